@@ -1,0 +1,1 @@
+"""The files that verbs exchange: schema, writer and reader of each."""

@@ -1,0 +1,1 @@
+"""The experiment's configuration: its schema, its loader and the shipped presets."""

@@ -1,0 +1,1 @@
+"""Volumes, labels, seeds and errors: the words every other package speaks."""

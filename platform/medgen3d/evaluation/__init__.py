@@ -1,0 +1,1 @@
+"""Real and synthetic pairs in, figures and a report out."""

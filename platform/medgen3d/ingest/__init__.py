@@ -1,0 +1,1 @@
+"""Raw volumes in, a verified prepared set out."""

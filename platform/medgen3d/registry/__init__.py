@@ -1,0 +1,1 @@
+"""MLflow: runs, bundle versions and pipelines. Nothing else imports it."""

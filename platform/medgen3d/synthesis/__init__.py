@@ -1,0 +1,1 @@
+"""A pipeline in, synthetic image and mask pairs out."""

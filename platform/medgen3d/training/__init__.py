@@ -1,0 +1,1 @@
+"""A prepared set in, a trained bundle out; one loop for every stage."""

@@ -1,0 +1,1 @@
+"""The generative stages in pure torch: no cluster, no files, no registry."""

@@ -1,0 +1,1 @@
+"""The noise mathematics that two stages share."""

@@ -1,0 +1,1 @@
+"""Stage 1: label masks from noise and known slices."""

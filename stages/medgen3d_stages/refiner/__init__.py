@@ -1,0 +1,1 @@
+"""Stage 3: texture and through-plane consistency."""
