@@ -1,0 +1,55 @@
+"""Named arrays and the axis legend of the stages.
+
+A volume is `[D, H, W]` (z, y, x): index 0 is inferior, posterior, left; the *sequence* runs along D. A batch puts
+`B` in front, channels come second: `[B, C, ...]`. K is the number of labels including the background. Images live in
+[-1, 1]. An integer label array is a `mask`; one-hot it is `mask_one_hot`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+Networks = dict[str, torch.nn.Module]
+Batch = dict[str, Tensor]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Example:
+    """A training volume as the stages see it.
+
+    image: float32 [D, H, W] in [-1, 1].
+    mask: Integer [D, H, W], contiguous ids 0..K-1.
+    box: (top, bottom, left, right) of the case in the H x W plane; outside it the image is padding.
+    """
+
+    image: NDArray[np.float32]
+    mask: NDArray[np.integer]
+    box: tuple[int, int, int, int]
+
+
+def one_hot(mask: Tensor, num_labels: int) -> Tensor:
+    """Integer labels [B, ...] -> float {0, 1} [B, K, ...], background included."""
+    hot = torch.nn.functional.one_hot(mask.long(), num_labels)
+    return hot.movedim(-1, 1).float()
+
+
+def normal(shape: Sequence[int], generators: Sequence[torch.Generator], device: torch.device) -> Tensor:
+    """Standard normal noise [len(generators), *shape], each item from its own stream.
+
+    Drawn on the CPU, so that an item's noise depends neither on the device nor on its neighbours in the batch.
+    """
+    return torch.stack([torch.randn(tuple(shape), generator=generator) for generator in generators]).to(device)
+
+
+def child_seed(generator: torch.Generator) -> int:
+    """A seed drawn from a stream, for a stream of its own below it."""
+    return int(torch.randint(0, 2**62, (), generator=generator))
+
+
+def child(generator: torch.Generator) -> torch.Generator:
+    """A new CPU stream seeded from the next draw of `generator`."""
+    return torch.Generator().manual_seed(child_seed(generator))

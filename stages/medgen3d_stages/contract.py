@@ -1,0 +1,79 @@
+"""What every stage is to the platform. The one page to read first.
+
+A stage knows how its networks are built, how a training example is cut from a labelled volume, what each turn of the
+training loop minimises, and how a sample is drawn. It never touches a file, a cluster or a registry.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar, Generic, Protocol, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from medgen3d_stages.arrays import Batch, Example, Networks
+
+Inputs = TypeVar("Inputs", contravariant=True)
+Outputs = TypeVar("Outputs", covariant=True)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DataSpec:
+    """What a stage must know of the data before it has seen any.
+
+    num_labels: K, background included.
+    plane: (H, W) to which every slice is padded.
+    spacing_mm: Voxel size along (D, H, W).
+    max_depth: Largest D of the training set; scales the depth that the mask generator is told.
+    """
+
+    num_labels: int
+    plane: tuple[int, int]
+    spacing_mm: tuple[float, float, float]
+    max_depth: int
+
+    def __post_init__(self) -> None:
+        if self.num_labels < 2:
+            raise ValueError(f"a stage needs at least 2 labels (background and one more), got {self.num_labels}")
+        if min(*self.plane, self.max_depth) < 1:
+            raise ValueError(f"plane and depth must be at least 1 voxel, got plane {self.plane}, depth {self.max_depth}")
+
+
+class Stage(Protocol, Generic[Inputs, Outputs]):
+    """One stage of the chain mask -> image sequence -> refined volume.
+
+    name: Name of the stage's package.
+    turns: The turns of one training step, in order, each with the networks that it trains.
+    sampled: The networks that `sample` needs; a bundle holds these, as EMA weights.
+    """
+
+    name: ClassVar[str]
+    turns: ClassVar[dict[str, tuple[str, ...]]]
+    sampled: ClassVar[tuple[str, ...]]
+
+    def build(self) -> Networks:
+        """Fresh networks; their initial weights come from torch's global generator."""
+        ...
+
+    def cut(self, example: Example, rng: np.random.Generator) -> Batch:
+        """One training example, without the batch axis, from one volume. All examples have the same shapes."""
+        ...
+
+    def loss(self, turn: str, networks: Networks, batch: Batch, rng: torch.Generator, progress: float) -> dict[str, Tensor]:
+        """The named losses of one turn; `total` is what is minimised.
+
+        Args:
+            turn: One of `turns`.
+            networks: As built; only those of the turn receive gradients.
+            batch: Examples stacked along a new first axis, on the networks' device.
+            rng: CPU generator, the only source of randomness.
+            progress: Share of the training that is done, 0 to 1, for losses that are phased in.
+        """
+        ...
+
+    def sample(self, networks: Networks, inputs: Inputs, generators: list[torch.Generator]) -> Outputs:
+        """Draw one sample per item of `inputs`, each from its own CPU generator.
+
+        An item's result does not depend on its neighbours (to float tolerance).
+        """
+        ...

@@ -1,0 +1,50 @@
+"""What may be chosen about the image sequence generator."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ImageSequenceGeneratorConfig:
+    history: int = 2
+    """Generated slices that the generator sees, L [slices]."""
+    style: int = 64
+    """Numbers in the style vector."""
+    channels: tuple[int, ...] = (32, 64, 128, 128)
+    """Features per resolution level of the generator; each level halves the resolution."""
+    spade_channels: int = 32
+    """Hidden features of each SPADE normalisation."""
+    discriminator_channels: int = 32
+    """Features of the first layer of each discriminator."""
+    num_scales: int = 2
+    """Scales of the slice discriminator."""
+    num_layers: int = 2
+    """Strided layers of the finest discriminator."""
+    window: int = 5
+    """Slices that are generated in a row in training [slices]."""
+    style_slices: int = 5
+    """Slices of the real volume, evenly spaced, that the style encoder sees [slices]."""
+    short_history_probability: float = 0.3
+    """Share of training windows that start with less than the full history."""
+    teacher_forced_share: float = 0.3
+    """Share of the training in which the history is real; after it, the generator sees its own slices."""
+    l1_weight: float = 10.0
+    feature_matching_weight: float = 10.0
+    flow_weight: float = 10.0
+    kl_weight: float = 0.05
+    adversarial_weight: float = 1.0
+    """Weights of the losses in the generator's turn."""
+
+    def __post_init__(self) -> None:
+        if self.history < 1:
+            raise ValueError(f"history must be at least 1 slice, got {self.history}")
+        if self.window < 3:
+            raise ValueError(f"window must be at least 3 slices (the sequence discriminator sees 3), got {self.window}")
+        if len(self.channels) < 2 or any(width % 8 for width in self.channels):
+            raise ValueError(f"channels must be at least two multiples of 8, got {self.channels}")
+        if min(self.style, self.style_slices, self.num_scales, self.num_layers) < 1:
+            raise ValueError("style, style_slices, num_scales and num_layers must be at least 1")
+        if not (0 <= self.short_history_probability <= 1 and 0 <= self.teacher_forced_share <= 1):
+            raise ValueError("short_history_probability and teacher_forced_share must lie between 0 and 1")
+        weights = (self.l1_weight, self.feature_matching_weight, self.flow_weight, self.kl_weight, self.adversarial_weight)
+        if min(weights) < 0:
+            raise ValueError(f"loss weights must not be negative, got {weights}")

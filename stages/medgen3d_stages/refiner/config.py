@@ -1,0 +1,48 @@
+"""What may be chosen about the refiner."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+Fusion = Literal["alternate", "average", "sequential"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RefinerConfig:
+    channels: tuple[int, ...] = (32, 64, 128)
+    """Features per resolution level of the U-Net; each level halves the resolution."""
+    num_res_blocks: int = 1
+    """Residual blocks per level."""
+    attention_levels: tuple[bool, ...] = (False, False, True)
+    """Which levels attend over all their positions."""
+    spade_channels: int = 32
+    """Hidden features of each SPADE normalisation."""
+    crop: int = 48
+    """Side of the square cut from a slice in training [pixels]; smaller slices are reflect-padded to it."""
+    diffusion_steps: int = 1000
+    """Length of the noise schedule, T."""
+    mask_dropout: float = 0.2
+    """Share of training slices whose mask is taken away, for classifier-free guidance."""
+    start: float = 0.35
+    """Where refinement starts: share of T to which the incoming volume is noised."""
+    sampling_steps: int = 10
+    """Denoising steps from there to the clean volume."""
+    guidance: float = 1.0
+    """Weight w of the mask in classifier-free guidance; 1 is off."""
+    fusion: Fusion = "alternate"
+    """How the three views are combined: a view per step, the mean of three refinements, or one after the other."""
+    slice_batch: int = 64
+    """Slices denoised at once in sampling [slices]; bounds memory."""
+
+    def __post_init__(self) -> None:
+        if len(self.channels) != len(self.attention_levels):
+            raise ValueError(f"{len(self.channels)} levels of channels but {len(self.attention_levels)} attention_levels")
+        if any(width % 8 for width in self.channels):
+            raise ValueError(f"channels must be multiples of 8 (group normalisation), got {self.channels}")
+        if self.crop % 2 ** (len(self.channels) - 1):
+            raise ValueError(f"crop must be a multiple of {2 ** (len(self.channels) - 1)}, got {self.crop}")
+        if not 0 <= self.mask_dropout < 1 or not 0 < self.start <= 1:
+            raise ValueError(f"mask_dropout must lie in [0, 1) and start in (0, 1], got {self.mask_dropout}, {self.start}")
+        if not 1 <= self.sampling_steps <= self.start * self.diffusion_steps:
+            raise ValueError(f"sampling_steps must lie between 1 and start x diffusion_steps, got {self.sampling_steps}")
+        if self.guidance < 0 or self.slice_batch < 1:
+            raise ValueError(f"guidance must not be negative and slice_batch at least 1, got {self.guidance}, {self.slice_batch}")
