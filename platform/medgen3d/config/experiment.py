@@ -1,0 +1,194 @@
+"""The experiment's configuration: one tree that names every choice, refuses unknown keys and checks each value.
+
+The defaults are those of the preset `workstation`. The networks' own options stand beside the networks, in
+`medgen3d_stages/<stage>/config.py`; here they are embedded, and pydantic checks them like everything else.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+
+from medgen3d_stages.image_sequence_generator.config import ImageSequenceGeneratorConfig
+from medgen3d_stages.mask_generator.config import MaskGeneratorConfig
+from medgen3d_stages.refiner.config import RefinerConfig
+
+NonNegativeInt = Annotated[int, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class _Section(BaseModel):
+    """A part of the tree. Stage dataclasses inside it inherit `extra="forbid"` (tested).
+
+    Lax types on purpose: YAML 1.1 reads `3e-4` as text, and pydantic then makes the number of it.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class IngestConfig(_Section):
+    """How raw volumes become the prepared set."""
+
+    modality: Literal["CT", "MR"] | None = None
+    """None: as the data set's `dataset.json` says."""
+    spacing_mm: tuple[PositiveFloat, PositiveFloat, PositiveFloat] | None = None
+    """Voxel size along (D, H, W) [mm]. None: the median spacing of the cases."""
+    plane: tuple[PositiveInt, PositiveInt] | None = None
+    """(H, W) of every slice [pixels], multiples of 8; larger cases are cropped about the centre and listed.
+    None: the smallest multiples of 8 that hold the largest case."""
+    hu_window: tuple[float, float] = (-1000.0, 1000.0)
+    """CT: what becomes -1 and +1 [HU]; values outside are clipped."""
+    percentiles: tuple[float, float] = (0.5, 99.5)
+    """MR: the percentiles of each volume that become -1 and +1."""
+    min_slices: PositiveInt = 4
+    """Cases with fewer slices are refused [slices]."""
+    split_shares: tuple[Share, Share, Share] = (0.7, 0.1, 0.2)
+    """Shares of the patients in (train, validation, test)."""
+    labels: dict[NonNegativeInt, str] | None = None
+    """Original label id -> name. None: as `dataset.json` says, else the ids found."""
+
+    @model_validator(mode="after")
+    def _ranges(self) -> Self:
+        if self.plane and any(side % 8 for side in self.plane):
+            raise ValueError(f"plane must be two multiples of 8 pixels, got {self.plane}")
+        if not self.hu_window[0] < self.hu_window[1]:
+            raise ValueError(f"hu_window must be (low, high) with low below high, got {self.hu_window}")
+        if not 0 <= self.percentiles[0] < self.percentiles[1] <= 100:
+            raise ValueError(f"percentiles must be (low, high) with 0 <= low < high <= 100, got {self.percentiles}")
+        if abs(sum(self.split_shares) - 1) > 1e-6 or not self.split_shares[0]:
+            raise ValueError(
+                f"split_shares must be three shares that sum to 1, the first above 0, got {self.split_shares}"
+            )
+        return self
+
+
+class StageTraining(_Section):
+    """How one stage is trained."""
+
+    steps: PositiveInt = 5000
+    """Optimiser steps."""
+    batch_size: PositiveInt = 16
+    """Examples per worker and step."""
+    learning_rate: PositiveFloat = 3e-4
+    """Peak of the schedule: linear warm-up, then cosine to 0."""
+    betas: tuple[Share, Share] = (0.9, 0.999)
+    """Adam's memory of gradients and of their squares."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    warmup_steps: NonNegativeInt = 100
+    clip_norm: PositiveFloat = 1.0
+    """Largest norm of the gradient."""
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    """Share of the averaged weights that survives a step."""
+    checkpoint_every: PositiveInt = 500
+    preview_every: PositiveInt = 1000
+    log_every: PositiveInt = 20
+    """Steps between checkpoints, preview pictures and logged losses."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """auto: bf16 on a GPU that has it, fp32 elsewhere."""
+    loader_workers: NonNegativeInt = 0
+    """Processes that cut examples beside each worker; 0 cuts them in the worker."""
+
+
+class AdversarialTraining(StageTraining):
+    """The same choices with the defaults that suit a generator and its discriminators."""
+
+    steps: PositiveInt = 3000
+    batch_size: PositiveInt = 8
+    learning_rate: PositiveFloat = 2e-4
+    betas: tuple[Share, Share] = (0.5, 0.999)
+
+
+class TrainingConfig(_Section):
+    """How each stage is trained."""
+
+    mask_generator: StageTraining = StageTraining()
+    image_sequence_generator: AdversarialTraining = AdversarialTraining()
+    refiner: StageTraining = StageTraining()
+
+
+class ClusterConfig(_Section):
+    """What a training run takes of the Ray cluster."""
+
+    num_workers: PositiveInt = 1
+    """Data-parallel training processes."""
+    use_gpu: bool | None = None
+    """One GPU per worker. None: if the cluster has that many when training begins."""
+    cpus_per_worker: PositiveFloat = 1.0
+    """Logical CPUs that Ray sets aside for each worker."""
+    threads: PositiveInt = 2
+    """Torch threads per worker; Ray would otherwise derive them from the logical CPUs."""
+    max_failures: NonNegativeInt = 3
+    """Lost workers after which training gives up; until then it continues from its last checkpoint."""
+
+
+class StageActors(_Section):
+    """Processes per stage."""
+
+    mask_generator: PositiveInt = 1
+    image_sequence_generator: PositiveInt = 1
+    refiner: PositiveInt = 1
+
+
+class SynthesisConfig(_Section):
+    """How pairs are synthesised in bulk."""
+
+    batch: PositiveInt = 8
+    """Cases advanced in lock-step. Part of the result's identity: the same batch gives the same bytes."""
+    num_actors: StageActors = StageActors()
+    use_gpu: bool | None = None
+    """One GPU per actor. None: if the cluster has that many when synthesis begins."""
+    cpus_per_actor: PositiveFloat = 0.5
+    """Logical CPUs that Ray sets aside for each actor; three stages share two cores by default."""
+    threads: PositiveInt = 1
+    """Torch threads per actor. Part of the result's identity, like `batch`."""
+
+
+class StorageConfig(_Section):
+    """Where runs, checkpoints and the registry live; every machine of a cluster must see the same folder."""
+
+    root: Path = Path("medgen3d-runs")
+    tracking_uri: str | None = None
+    """MLflow server, such as http://mlflow:5000. None: a SQLite file in `root`, good for one machine."""
+
+    @property
+    def mlflow_uri(self) -> str:
+        """Where MLflow tracks; absolute, since Ray workers run in folders of their own."""
+        return self.tracking_uri or f"sqlite:///{self.root.absolute()}/mlflow.db"
+
+    @property
+    def artifacts_dir(self) -> Path:
+        """Folder of MLflow's artifacts when tracking goes to SQLite."""
+        return self.root.absolute() / "artifacts"
+
+    @property
+    def training_dir(self) -> Path:
+        """Folder of Ray Train's runs and checkpoints."""
+        return self.root.absolute() / "training"
+
+
+class ExperimentConfig(_Section):
+    """Everything that can be chosen, in one tree."""
+
+    seed: NonNegativeInt = 0
+    """The one seed from which every random stream is derived."""
+    ingest: IngestConfig = IngestConfig()
+    mask_generator: MaskGeneratorConfig = MaskGeneratorConfig()
+    image_sequence_generator: ImageSequenceGeneratorConfig = ImageSequenceGeneratorConfig()
+    refiner: RefinerConfig = RefinerConfig()
+    training: TrainingConfig = TrainingConfig()
+    cluster: ClusterConfig = ClusterConfig()
+    synthesis: SynthesisConfig = SynthesisConfig()
+    storage: StorageConfig = StorageConfig()
+
+    def to_yaml(self) -> str:
+        """The whole tree, defaults included; `load_config` reads it back to an equal configuration."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+    @property
+    def config_hash(self) -> str:
+        """SHA-256 of the canonical JSON: equal exactly for equal configurations."""
+        canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()
