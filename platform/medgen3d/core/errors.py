@@ -17,12 +17,20 @@ class DataError(Medgen3dError):
     """A file or a data set cannot be used as it is. args: (the whole sentence,)."""
 
 
-class ArtifactError(DataError):
-    """A file written by medgen3d is missing, damaged or of another version. args: (path, found, expected, remedy)."""
+class FileError(DataError):
+    """One file is missing, damaged or of the wrong kind. args: (path, found, expected, remedy)."""
 
     def __str__(self) -> str:
         path, found, expected, remedy = self.args
         return f"{path}: found {found}, expected {expected}. {remedy}"
+
+
+class ArtifactError(FileError):
+    """A file written by medgen3d is missing, damaged or of another version. args: (path, found, expected, remedy)."""
+
+
+class VolumeFileError(FileError):
+    """A user's volume (NIfTI file or DICOM series) cannot be read. args: (path, found, expected, remedy)."""
 
 
 class RegistryError(Medgen3dError):

@@ -25,7 +25,9 @@ class LabelTable:
         if len(self.original_ids) < 2:
             raise DataError("a label table needs the background (id 0) and at least one more label")
         if list(self.original_ids) != sorted(set(self.original_ids)) or self.original_ids[0] != 0:
-            raise DataError(f"label ids must be different, ascending and begin with background 0, got {self.original_ids}")
+            raise DataError(
+                f"label ids must be different, ascending and begin with background 0, got {self.original_ids}"
+            )
         if self.original_ids[-1] > np.iinfo(np.uint16).max:
             raise DataError(f"label id {self.original_ids[-1]} is larger than 65535, the largest that a mask can hold")
 
@@ -61,7 +63,9 @@ class LabelTable:
         """
         unknown = self.undeclared(mask)
         if unknown:
-            raise DataError(f"the mask holds the labels {unknown}, which are not declared; declared are {self.original_ids}")
+            raise DataError(
+                f"the mask holds the labels {unknown}, which are not declared; declared are {self.original_ids}"
+            )
         dtype = np.uint8 if len(self) <= 256 else np.uint16
         return np.searchsorted(np.asarray(self.original_ids), mask).astype(dtype)
 

@@ -1,0 +1,231 @@
+"""NIfTI files: the only module that knows nibabel, and the only place where a file's orientation is turned to RAS.
+
+nibabel interprets headers and orientations; the voxels are read and written here, so that a header is judged before
+memory is taken for the voxels, and a damaged gzip stream is always noticed.
+"""
+
+import contextlib
+import gzip
+import os
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any, NamedTuple, cast
+
+import nibabel as nib
+import numpy as np
+from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, io_orientation, ornt_transform
+from nibabel.spatialimages import HeaderDataError
+from nibabel.wrapstruct import WrapStructError
+from numpy.typing import DTypeLike, NDArray
+
+from medgen3d.core.errors import VolumeFileError
+from medgen3d.core.volume import Affine, Volume
+
+MAX_BYTES = 4 * 2**30
+SUFFIXES = (".nii.gz", ".nii")
+
+_RAS = axcodes2ornt("RAS")
+_EXPECTED = "one three-dimensional NIfTI volume"
+_RESTORE = "Restore or export the file again."
+_MAX_TRAILING_BYTES = 2**20
+
+
+class NiftiFile(NamedTuple):
+    """What a file holds.
+
+    volume: In RAS memory order [D, H, W], in the file's own voxel type (floating where the file asks for scaling).
+    axis_codes: Orientation of the file, such as "LPS".
+    dtype: numpy name of the voxel type in which the file's values can be written again.
+    """
+
+    volume: Volume
+    axis_codes: str
+    dtype: str
+
+
+class _Layout(NamedTuple):
+    """What the header says about the voxels that follow; shape and affine are the file's (x, y, z)."""
+
+    shape: tuple[int, int, int]
+    dtype: np.dtype[np.generic]
+    offset: int
+    affine: Affine
+    slope: float
+    intercept: float
+
+    @property
+    def num_bytes(self) -> int:
+        return int(np.prod(self.shape, dtype=object)) * self.dtype.itemsize
+
+    @property
+    def is_scaled(self) -> bool:
+        return (self.slope, self.intercept) != (1.0, 0.0)
+
+
+def read(path: Path, max_bytes: int = MAX_BYTES) -> NiftiFile:
+    """Read one volume and turn it to RAS.
+
+    The affine is rounded to float32, the precision in which a NIfTI header holds it, so that a volume written and
+    read again has exactly the same affine.
+
+    Args:
+        path: A `.nii` or `.nii.gz` file of three axes; further axes of length 1 are dropped.
+        max_bytes: Largest size of the uncompressed voxels [bytes]; a larger file is refused unread.
+
+    Raises:
+        VolumeFileError: The file is missing, damaged, truncated, too large or no single 3D volume.
+    """
+    with _readable(path) as file:
+        layout = _read_layout(path, file, max_bytes)
+        voxels = _read_voxels(path, file, layout)
+    return NiftiFile(
+        volume=_to_ras(voxels, layout.affine),
+        axis_codes="".join(nib.aff2axcodes(layout.affine)),
+        dtype="float32" if layout.is_scaled else voxels.dtype.name,
+    )
+
+
+def write(path: Path, volume: Volume, axis_codes: str = "RAS", dtype: DTypeLike | None = None) -> None:
+    """Write a volume in a given orientation; the same volume always gives the same bytes.
+
+    The file appears whole or not at all. Values written as an integer type are rounded and clipped to its range;
+    labels must fit exactly.
+
+    Args:
+        path: Ends in `.nii.gz`; its folder exists.
+        volume: In RAS memory order.
+        axis_codes: Orientation of the file, such as "LPS".
+        dtype: Voxel type of the file; that of the voxels by default.
+
+    Raises:
+        ValueError: Integer voxels do not fit `dtype`, or `path` or `axis_codes` is not valid.
+    """
+    if not path.name.endswith(".nii.gz"):
+        raise ValueError(f"a NIfTI file is written as .nii.gz, got {path.name}")
+    array = volume.voxels.transpose(2, 1, 0)
+    turn = ornt_transform(io_orientation(volume.affine), axcodes2ornt(axis_codes))
+    affine = volume.affine @ inv_ornt_aff(turn, array.shape)
+    array = _cast(apply_orientation(array, turn), np.dtype(dtype or array.dtype))
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
+    # Neither a name nor a time in the gzip header: the file's hash is then a hash of its content.
+    with (
+        unfinished.open("wb") as raw,
+        gzip.GzipFile(filename="", mode="wb", fileobj=raw, mtime=0, compresslevel=6) as file,
+    ):
+        file.write(_header_bytes(array, affine))
+        file.write(np.asfortranarray(array).tobytes(order="F"))
+    unfinished.replace(path)
+
+
+@contextlib.contextmanager
+def _readable(path: Path) -> Iterator[IO[bytes]]:
+    """The uncompressed file; every way in which a file can be damaged becomes a VolumeFileError."""
+    if not path.name.endswith(SUFFIXES):
+        raise VolumeFileError(str(path), "another file type", _EXPECTED, "Give a .nii or .nii.gz file.")
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            yield cast("IO[bytes]", file)
+    except FileNotFoundError as error:
+        raise VolumeFileError(str(path), "no such file", _EXPECTED, "Check the name, or restore the file.") from error
+    except EOFError as error:
+        raise VolumeFileError(str(path), "a truncated gzip file", _EXPECTED, _RESTORE) from error
+    except (gzip.BadGzipFile, zlib.error) as error:
+        raise VolumeFileError(str(path), f"a damaged gzip file ({error})", _EXPECTED, _RESTORE) from error
+    except OSError as error:
+        raise VolumeFileError(str(path), str(error), _EXPECTED, "Make the file readable.") from error
+
+
+def _read_layout(path: Path, file: IO[bytes], max_bytes: int) -> _Layout:
+    header = _read_header(path, file)
+    shape = tuple(int(length) for length in header.get_data_shape())
+    if len(shape) < 3 or min(shape) < 1 or max(shape[3:], default=1) > 1:
+        remedy = "Extract a single volume or channel." if len(shape) > 3 else _RESTORE
+        raise VolumeFileError(str(path), f"{len(shape)} axes of lengths {shape}", _EXPECTED, remedy)
+    try:
+        affine = np.asarray(header.get_best_affine(), dtype=np.float32).astype(np.float64)
+        slope, intercept = header.get_slope_inter()
+        dtype = header.get_data_dtype()
+    except HeaderDataError as error:
+        raise VolumeFileError(str(path), f"an invalid header ({error})", _EXPECTED, _RESTORE) from error
+    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-12:
+        found = f"an affine that is not finite or not invertible, {affine.tolist()}"
+        raise VolumeFileError(str(path), found, "voxels of a size and a place", "Correct sform, qform and pixdim.")
+    if dtype.kind not in "iuf" or dtype.itemsize > 8:
+        raise VolumeFileError(str(path), f"voxels of type {dtype}", "integers or floats", "Convert the voxel type.")
+    layout = _Layout(
+        shape=cast("tuple[int, int, int]", shape[:3]),
+        dtype=dtype,
+        offset=int(header["vox_offset"]),
+        affine=affine,
+        slope=1.0 if slope is None else slope,
+        intercept=0.0 if intercept is None else intercept,
+    )
+    if layout.num_bytes > max_bytes:
+        found, expected = f"{layout.num_bytes} bytes of voxels {shape}", f"at most {max_bytes} bytes"
+        raise VolumeFileError(str(path), found, expected, "Crop or resample the volume.")
+    return layout
+
+
+def _read_header(path: Path, file: IO[bytes]) -> nib.Nifti1Header:
+    """The header block; `file` is left behind it."""
+    block = file.read(nib.Nifti1Header.sizeof_hdr)
+    kind = nib.Nifti1Header
+    if int.from_bytes(block[:4], "little") == 540 or int.from_bytes(block[:4], "big") == 540:
+        kind = nib.Nifti2Header
+        block += file.read(kind.sizeof_hdr - len(block))
+    try:
+        header = kind(block)
+    except (HeaderDataError, WrapStructError) as error:
+        raise VolumeFileError(str(path), f"no valid NIfTI header ({error})", _EXPECTED, _RESTORE) from error
+    if not bytes(header["magic"]).startswith(b"n+"):
+        raise VolumeFileError(str(path), "no single NIfTI file", _EXPECTED, "Convert .hdr/.img pairs to .nii.gz.")
+    if not kind.sizeof_hdr <= header["vox_offset"] <= _MAX_TRAILING_BYTES:
+        found = f"a header that puts the voxels at byte {header['vox_offset']}"
+        raise VolumeFileError(str(path), found, _EXPECTED, _RESTORE)
+    file.read(int(header["vox_offset"]) - kind.sizeof_hdr)
+    return header
+
+
+def _read_voxels(path: Path, file: IO[bytes], layout: _Layout) -> NDArray[np.generic]:
+    content = file.read(layout.num_bytes)
+    if len(content) < layout.num_bytes:
+        found = f"a truncated file with {len(content)} of {layout.num_bytes} bytes of voxels"
+        raise VolumeFileError(str(path), found, _EXPECTED, _RESTORE)
+    # gzip compares the checksum only when the end of the stream is reached.
+    if len(file.read(_MAX_TRAILING_BYTES)) == _MAX_TRAILING_BYTES:
+        raise VolumeFileError(str(path), "more bytes than the header declares", _EXPECTED, _RESTORE)
+    stored = np.frombuffer(content, dtype=layout.dtype).reshape(layout.shape, order="F")
+    stored = stored.astype(layout.dtype.newbyteorder("="), copy=False)
+    return stored * layout.slope + layout.intercept if layout.is_scaled else stored
+
+
+def _to_ras(array: NDArray[np.generic], affine: Affine) -> Volume:
+    """An array in a file's (x, y, z) order -> a volume [D, H, W] of the RAS grid; exact, nothing is interpolated."""
+    turn = ornt_transform(io_orientation(affine), _RAS)
+    ras_affine = affine @ inv_ornt_aff(turn, array.shape)
+    return Volume(voxels=apply_orientation(array, turn).transpose(2, 1, 0), affine=ras_affine)
+
+
+def _cast(array: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[np.generic]:
+    if dtype.kind not in "iu" or array.dtype == dtype:
+        return array.astype(dtype)
+    limits = np.iinfo(dtype)
+    if array.dtype.kind == "f":
+        return np.clip(np.rint(array.astype(np.float64)), limits.min, limits.max).astype(dtype)
+    if array.size and not limits.min <= int(array.min()) <= int(array.max()) <= limits.max:
+        raise ValueError(f"values from {array.min()} to {array.max()} do not fit voxel type {dtype.name}")
+    return array.astype(dtype)
+
+
+def _header_bytes(array: NDArray[np.generic], affine: Affine) -> bytes:
+    """Header and empty extension block, with the affine as sform and, without shear, as qform."""
+    header = nib.Nifti1Header()
+    header.set_data_dtype(array.dtype)
+    header.set_data_shape(array.shape)
+    header.set_xyzt_units("mm")
+    header.set_qform(affine, code=1)
+    header.set_sform(affine, code=1)
+    header["magic"], header["vox_offset"] = b"n+1", 352
+    header["scl_slope"], header["scl_inter"] = 1.0, 0.0
+    return header.binaryblock + b"\0\0\0\0"
