@@ -1,4 +1,4 @@
-"""The import rules hold, and each of them bites: a copy of the sources that breaks every rule is reported rule by rule."""
+"""The import rules hold, and each of them bites: sources that break every rule are reported rule by rule."""
 
 import os
 import shutil
