@@ -31,8 +31,8 @@ _RESTORE = "Restore or export the file again."
 _MAX_TRAILING_BYTES = 2**20
 
 
-class NiftiFile(NamedTuple):
-    """What a file holds.
+class VolumeFile(NamedTuple):
+    """What a file (or a DICOM series) holds.
 
     volume: In RAS memory order [D, H, W], in the file's own voxel type (floating where the file asks for scaling).
     axis_codes: Orientation of the file, such as "LPS".
@@ -63,7 +63,7 @@ class _Layout(NamedTuple):
         return (self.slope, self.intercept) != (1.0, 0.0)
 
 
-def read(path: Path, max_bytes: int = MAX_BYTES) -> NiftiFile:
+def read(path: Path, max_bytes: int = MAX_BYTES) -> VolumeFile:
     """Read one volume and turn it to RAS.
 
     The affine is rounded to float32, the precision in which a NIfTI header holds it, so that a volume written and
@@ -79,11 +79,7 @@ def read(path: Path, max_bytes: int = MAX_BYTES) -> NiftiFile:
     with _readable(path) as file:
         layout = _read_layout(path, file, max_bytes)
         voxels = _read_voxels(path, file, layout)
-    return NiftiFile(
-        volume=_to_ras(voxels, layout.affine),
-        axis_codes="".join(nib.aff2axcodes(layout.affine)),
-        dtype="float32" if layout.is_scaled else voxels.dtype.name,
-    )
+    return in_ras(voxels, layout.affine, "float32" if layout.is_scaled else voxels.dtype.name)
 
 
 def write(path: Path, volume: Volume, axis_codes: str = "RAS", dtype: DTypeLike | None = None) -> None:
@@ -114,8 +110,18 @@ def write(path: Path, volume: Volume, axis_codes: str = "RAS", dtype: DTypeLike 
         gzip.GzipFile(filename="", mode="wb", fileobj=raw, mtime=0, compresslevel=6) as file,
     ):
         file.write(_header_bytes(array, affine))
-        file.write(np.asfortranarray(array).tobytes(order="F"))
+        file.write(array.tobytes(order="F"))
     unfinished.replace(path)
+
+
+def in_ras(array: NDArray[np.generic], affine: Affine, dtype: str) -> VolumeFile:
+    """An array in a file's own (x, y, z) order -> its volume on the RAS grid; exact, nothing is interpolated."""
+    turn = ornt_transform(io_orientation(affine), _RAS)
+    volume = Volume(
+        voxels=np.ascontiguousarray(apply_orientation(array, turn).transpose(2, 1, 0)),
+        affine=affine @ inv_ornt_aff(turn, array.shape),
+    )
+    return VolumeFile(volume, "".join(nib.aff2axcodes(affine)), dtype)
 
 
 @contextlib.contextmanager
@@ -198,13 +204,6 @@ def _read_voxels(path: Path, file: IO[bytes], layout: _Layout) -> NDArray[np.gen
     stored = np.frombuffer(content, dtype=layout.dtype).reshape(layout.shape, order="F")
     stored = stored.astype(layout.dtype.newbyteorder("="), copy=False)
     return stored * layout.slope + layout.intercept if layout.is_scaled else stored
-
-
-def _to_ras(array: NDArray[np.generic], affine: Affine) -> Volume:
-    """An array in a file's (x, y, z) order -> a volume [D, H, W] of the RAS grid; exact, nothing is interpolated."""
-    turn = ornt_transform(io_orientation(affine), _RAS)
-    ras_affine = affine @ inv_ornt_aff(turn, array.shape)
-    return Volume(voxels=apply_orientation(array, turn).transpose(2, 1, 0), affine=ras_affine)
 
 
 def _cast(array: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[np.generic]:
