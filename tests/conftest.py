@@ -3,7 +3,7 @@
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -50,3 +50,40 @@ def real_data() -> Path:
             "MEDGEN3D_REAL_DATA is unset: it names the folder that holds hippocampus/, abdomen_ct/ and dicom_series/"
         )
     return Path(folder)
+
+
+@pytest.fixture
+def write_toy_bundle() -> Callable[..., Path]:
+    """write_toy_bundle(root, stage, seed=0, **fields of the dataset): a bundle with two small tensors as weights."""
+    import torch
+
+    from medgen3d.artifacts.bundle import BundleInfo, write_bundle
+    from medgen3d.artifacts.provenance import Provenance
+
+    toy = {
+        "name": "toy",
+        "modality": "MR",
+        "phantom": True,
+        "labels": {0: "background", 3: "node"},
+        "spacing_mm": (2.0, 1.0, 1.0),
+        "plane": (16, 8),
+        "axis_codes": "RAS",
+        "image_dtype": "float32",
+        "inverse": {"low": 0.0, "high": 100.0},
+        "shapes": [(5, 14, 8, 2), (6, 16, 8, 1)],
+        "digest": "d" * 64,
+    }
+
+    def write(root: Path, stage: str = "mask_generator", seed: int = 0, **changes: object) -> Path:
+        dataset = toy | changes
+        spec = {"num_labels": len(dataset["labels"]), "plane": dataset["plane"], "max_depth": 6}
+        info = BundleInfo(
+            stage=stage, stage_config={}, spec=spec | {"spacing_mm": dataset["spacing_mm"]}, dataset=dataset
+        )
+        provenance = Provenance(dataset_name=dataset["name"], dataset_digest="d" * 64, config_hash="c" * 64, seed=seed)
+        numbers = torch.Generator().manual_seed(seed)
+        weights = {name: torch.randn(3, 2, generator=numbers) for name in ("net/weight", "net/scale")}
+        write_bundle(root, info, weights, provenance, b"\x89PNG\r\n\x1a\n")
+        return root
+
+    return write
