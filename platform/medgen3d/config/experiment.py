@@ -87,7 +87,7 @@ class StageTraining(_Section):
     log_every: PositiveInt = 20
     """Steps between checkpoints, preview pictures and logged losses."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """auto: bf16 on a GPU that has it, fp32 elsewhere."""
+    """auto: bf16 where the device has instructions for it, fp32 elsewhere."""
     loader_workers: NonNegativeInt = 0
     """Processes that cut examples beside each worker; 0 cuts them in the worker."""
 

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from medgen3d.config.experiment import ExperimentConfig
 from medgen3d.config.load import load_config, preset_names, preset_text
 from medgen3d.core.errors import ConfigError
+from medgen3d.ingest.phantom import LABELS
 
 
 def sentence(**sources) -> str:
@@ -35,17 +36,14 @@ def test_the_workstation_preset_is_the_default():
     assert load_config(presets=["workstation"]) == load_config() == ExperimentConfig()
 
 
-@pytest.mark.parametrize("preset", ["thoracic_ct", "brain_mr"])
-def test_the_example_labels_of_a_domain_preset_are_valid_once_uncommented(preset: str, tmp_path: Path):
-    commented = preset_text(preset).partition("  # labels:")
-    example = commented[0] + "  labels:" + commented[2].replace("  #   ", "    ")
-    (tmp_path / "mine.yaml").write_text(example)
-    labels = load_config(tmp_path / "mine.yaml").ingest.labels
-    assert labels is not None
-    assert sorted(labels) == [1, 2, 3, 4, 5]
+@pytest.mark.parametrize(("preset", "kind"), [("thoracic_ct", "thorax_ct"), ("brain_mr", "brain_mr")])
+def test_the_example_labels_of_a_domain_preset_fit_its_phantom_once_uncommented(preset: str, kind: str, tmp_path: Path):
+    before, _, labels = preset_text(preset).partition("  # labels:")
+    (tmp_path / "mine.yaml").write_text(before + "  labels:" + labels.replace("  #   ", "    "))
+    assert load_config(tmp_path / "mine.yaml").ingest.labels == LABELS[kind]
 
 
-def test_of_two_presets_the_later_wins_key_by_key(tmp_path: Path):
+def test_of_two_presets_the_later_wins_key_by_key():
     config = load_config(presets=["smoke", "thoracic_ct"])
     assert config.mask_generator.window == 4  # from smoke
     assert config.ingest.hu_window == (-1000, 400)  # from thoracic_ct
