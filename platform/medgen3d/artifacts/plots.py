@@ -1,0 +1,80 @@
+"""Plots of statistics, real against synthetic: PNG files as bytes, the same bytes for the same input."""
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+REAL_COLOUR, SYNTHETIC_COLOUR = "#56b4e9", "#e69f00"
+_BACKGROUND, _TEXT, _GRID = "#111418", "#e2e6eb", "#5b6570"  # those of the montages
+
+
+def label_volume_plot(real_ml: Mapping[str, Sequence[float]], synthetic_ml: Mapping[str, Sequence[float]]) -> bytes:
+    """Every case's label volumes as shares of the label's mean real volume; thick bars mark the means.
+
+    Args:
+        real_ml: {label name: one volume per real case in millilitres}.
+        synthetic_ml: The same for the synthetic cases, with the same names.
+    """
+    figure, axes = _figure(height_inches=1.1 + 0.6 * len(real_ml))
+    for row, name in enumerate(real_ml):
+        reference = float(np.mean(real_ml[name])) or 1.0  # a label that no real case has is shown in millilitres
+        for volumes, offset, colour in (
+            (real_ml[name], -0.18, REAL_COLOUR),
+            (synthetic_ml[name], 0.18, SYNTHETIC_COLOUR),
+        ):
+            shares = np.asarray(volumes) / reference
+            # Spread over the row's height in case order: random jitter would need a seed and say no more.
+            heights = row + offset + np.linspace(-0.11, 0.11, len(shares))
+            axes.plot(shares, heights, "o", markersize=3.5, alpha=0.55, markeredgewidth=0, color=colour)
+            axes.plot([shares.mean()] * 2, [row + offset - 0.17, row + offset + 0.17], color=colour, linewidth=3)
+    axes.axvline(1.0, color=_GRID, linewidth=1, zorder=0)
+    axes.set_yticks(range(len(real_ml)), [name if len(name) <= 24 else name[:23] + "…" for name in real_ml])
+    axes.set_ylim(len(real_ml) - 0.5, -0.5)
+    axes.set_xlim(left=0)
+    axes.set_xlabel("volume / mean real volume")
+    return _png(figure)
+
+
+def intensity_plot(real: NDArray[np.floating], synthetic: NDArray[np.floating]) -> bytes:
+    """Two mean intensity histograms over [0, 1]: shares [bins], each summing to 1."""
+    figure, axes = _figure(height_inches=3.2)
+    edges = np.linspace(0, 1, len(real) + 1)
+    for shares, colour in ((real, REAL_COLOUR), (synthetic, SYNTHETIC_COLOUR)):
+        axes.stairs(shares * len(shares), edges, color=colour, linewidth=1.8)
+    axes.set_xlim(0, 1)
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel("intensity between each volume's percentiles 0.5 and 99.5")
+    axes.set_ylabel("density")
+    return _png(figure)
+
+
+def _figure(height_inches: float) -> "tuple[Figure, Axes]":
+    """An empty dark figure with the legend of its two colours; matplotlib's global state stays untouched."""
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+
+    figure = Figure(figsize=(7.2, height_inches), dpi=130, facecolor=_BACKGROUND, layout="constrained")
+    axes = figure.add_subplot(facecolor=_BACKGROUND)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["bottom", "left"]].set_color(_GRID)
+    axes.tick_params(colors=_TEXT)
+    axes.xaxis.label.set_color(_TEXT)
+    axes.yaxis.label.set_color(_TEXT)
+    keys = [Line2D([], [], color=colour, linewidth=3) for colour in (REAL_COLOUR, SYNTHETIC_COLOUR)]
+    figure.legend(keys, ["real", "synthetic"], loc="outside upper right", ncols=2, labelcolor=_TEXT, frameon=False)
+    return figure, axes
+
+
+def _png(figure: "Figure") -> bytes:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    file = io.BytesIO()
+    FigureCanvasAgg(figure).print_png(file, metadata={"Software": None})  # the version would change the bytes
+    return file.getvalue()

@@ -1,0 +1,44 @@
+import io
+
+import numpy as np
+from PIL import Image
+
+from medgen3d.artifacts.plots import REAL_COLOUR, SYNTHETIC_COLOUR, intensity_plot, label_volume_plot
+
+
+def columns_of(png, colour):
+    """Where, from left to right, a picture holds exactly this colour."""
+    picture = np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
+    rgb = [int(colour[start : start + 2], 16) for start in (1, 3, 5)]
+    legend_height = 60
+    return np.flatnonzero((picture[legend_height:] == rgb).all(axis=2).any(axis=0))
+
+
+def test_smaller_synthetic_volumes_are_drawn_to_the_left_of_the_real_ones():
+    png = label_volume_plot({"liver": [10.0, 10.0]}, {"liver": [5.0, 5.0]})
+
+    assert columns_of(png, SYNTHETIC_COLOUR).max() < columns_of(png, REAL_COLOUR).min()
+
+
+def test_brighter_intensities_are_drawn_to_the_right():
+    dark, bright = np.zeros(64), np.zeros(64)
+    dark[8], bright[50] = 1.0, 1.0
+    png = intensity_plot(real=dark, synthetic=bright)
+    picture = np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
+    middle = picture[picture.shape[0] // 2]
+
+    real = np.flatnonzero((middle == [0x56, 0xB4, 0xE9]).all(axis=1))
+    synthetic = np.flatnonzero((middle == [0xE6, 0x9F, 0x00]).all(axis=1))
+    assert real.max() < synthetic.min()
+
+
+def test_plots_give_the_same_bytes_for_the_same_input_and_survive_labels_without_volume():
+    volumes = {"a": [1.0, 2.0], "$b_": [0.0, 0.0]}
+    assert label_volume_plot(volumes, volumes) == label_volume_plot(volumes, volumes)
+
+
+def test_a_hundred_labels_make_a_taller_plot_not_a_denser_one():
+    few = label_volume_plot({"a": [1.0]}, {"a": [1.0]})
+    many = {f"label {index}": [1.0] for index in range(100)}
+
+    assert Image.open(io.BytesIO(label_volume_plot(many, many))).height > 20 * Image.open(io.BytesIO(few)).height
