@@ -1,0 +1,64 @@
+"""Which examples a worker sees at each step: a pure function of (seed, step, rank), so that a run can resume anywhere."""
+
+from collections import OrderedDict
+from collections.abc import Iterator
+
+import numpy as np
+from torch.utils.data import DataLoader, Dataset
+
+from medgen3d.artifacts.prepared_set import PreparedSet
+from medgen3d.core.seeds import stream_seed
+from medgen3d_stages.arrays import Batch, Example
+from medgen3d_stages.contract import Stage
+
+CACHE_BYTES = 2**31
+
+
+class ExampleSet(Dataset[Batch]):
+    """An endless numbered sequence of training examples; each pass visits every case once, in an order of its own."""
+
+    def __init__(self, prepared: PreparedSet, stage: Stage, seed: int) -> None:
+        self.prepared, self.stage, self.seed = prepared, stage, seed
+        self.case_ids = prepared.info.case_ids("train")
+        self._cache: OrderedDict[str, Example] = OrderedDict()
+        self._cached_bytes = 0
+
+    def __getitem__(self, number: int) -> Batch:
+        pass_number, place = divmod(number, len(self.case_ids))
+        order = np.random.default_rng(stream_seed(self.seed, self.stage.name, "order", pass_number))
+        case_id = self.case_ids[order.permutation(len(self.case_ids))[place]]
+        rng = np.random.default_rng(stream_seed(self.seed, self.stage.name, "cut", number))
+        return self.stage.cut(self._example(case_id), rng)
+
+    def _example(self, case_id: str) -> Example:
+        """Cases stay in memory up to CACHE_BYTES; the least recently used go first."""
+        if case_id not in self._cache:
+            case = self.prepared.read(case_id)
+            box = (case.box.top, case.box.bottom, case.box.left, case.box.right)
+            self._cache[case_id] = Example(image=case.image, mask=case.mask, box=box)
+            self._cached_bytes += case.image.nbytes + case.mask.nbytes
+            while self._cached_bytes > CACHE_BYTES and len(self._cache) > 1:
+                _, oldest = self._cache.popitem(last=False)
+                self._cached_bytes -= oldest.image.nbytes + oldest.mask.nbytes
+        self._cache.move_to_end(case_id)
+        return self._cache[case_id]
+
+
+class StepSampler:
+    """The example numbers of each step that one rank takes, from the step after `step` to `steps`."""
+
+    def __init__(self, step: int, steps: int, batch_size: int, rank: int, world_size: int) -> None:
+        self.step, self.steps, self.batch_size, self.rank, self.world_size = step, steps, batch_size, rank, world_size
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for step in range(self.step, self.steps):
+            first = (step * self.world_size + self.rank) * self.batch_size
+            yield list(range(first, first + self.batch_size))
+
+    def __len__(self) -> int:
+        return max(self.steps - self.step, 0)
+
+
+def batches(examples: ExampleSet, sampler: StepSampler, loader_workers: int) -> DataLoader[Batch]:
+    """One batch per remaining step."""
+    return DataLoader(examples, batch_sampler=sampler, num_workers=loader_workers, persistent_workers=loader_workers > 0)

@@ -1,0 +1,43 @@
+"""The mask generator as a stage: see medgen3d_stages.contract."""
+
+from typing import ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from medgen3d_stages.arrays import Batch, Example, Networks
+from medgen3d_stages.contract import DataSpec
+from medgen3d_stages.diffusion.schedule import cosine_signal_kept
+from medgen3d_stages.mask_generator.config import MaskGeneratorConfig
+from medgen3d_stages.mask_generator.network import MaskDenoiser
+from medgen3d_stages.mask_generator.objective import cut_window, denoising_loss
+from medgen3d_stages.mask_generator.sampler import MaskRequest, draw_masks
+
+
+class MaskGenerator:
+    """MC-DPM: multi-condition diffusion over sub-sequences of mask slices (Han et al. 2023, arXiv:2304.04106)."""
+
+    name: ClassVar[str] = "mask_generator"
+    turns: ClassVar[dict[str, tuple[str, ...]]] = {"denoiser": ("denoiser",)}
+    sampled: ClassVar[tuple[str, ...]] = ("denoiser",)
+
+    def __init__(self, config: MaskGeneratorConfig, spec: DataSpec) -> None:
+        self.config, self.spec = config, spec
+        self.signal_kept = cosine_signal_kept(config.diffusion_steps)
+
+    def build(self) -> Networks:
+        return {"denoiser": MaskDenoiser(self.config, self.spec.num_labels)}
+
+    def cut(self, example: Example, rng: np.random.Generator) -> Batch:
+        return cut_window(example, self.config, self.spec, rng)
+
+    def loss(self, turn: str, networks: Networks, batch: Batch, rng: torch.Generator, progress: float) -> dict[str, Tensor]:
+        return denoising_loss(networks["denoiser"], batch, self.config, self.signal_kept, rng)  # type: ignore[arg-type]
+
+    def sample(
+        self, networks: Networks, inputs: list[MaskRequest], generators: list[torch.Generator]
+    ) -> list[NDArray[np.integer]]:
+        """Integer masks [D, height, width] of the requested shapes, labels 0..K-1."""
+        return draw_masks(networks["denoiser"], inputs, generators, self.config, self.spec, self.signal_kept)  # type: ignore[arg-type]

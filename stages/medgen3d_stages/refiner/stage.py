@@ -1,0 +1,43 @@
+"""The refiner as a stage: see medgen3d_stages.contract."""
+
+from typing import ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from medgen3d_stages.arrays import Batch, Example, Networks
+from medgen3d_stages.contract import DataSpec
+from medgen3d_stages.diffusion.schedule import cosine_signal_kept
+from medgen3d_stages.refiner.config import RefinerConfig
+from medgen3d_stages.refiner.network import SliceDenoiser
+from medgen3d_stages.refiner.objective import cut_slice, denoising_loss
+from medgen3d_stages.refiner.sampler import RefineRequest, refine_volumes
+
+
+class Refiner:
+    """Semantic 2D diffusion in three views (Han et al. 2023, arXiv:2304.04106; Wang et al. 2022, arXiv:2207.00050)."""
+
+    name: ClassVar[str] = "refiner"
+    turns: ClassVar[dict[str, tuple[str, ...]]] = {"denoiser": ("denoiser",)}
+    sampled: ClassVar[tuple[str, ...]] = ("denoiser",)
+
+    def __init__(self, config: RefinerConfig, spec: DataSpec) -> None:
+        self.config, self.spec = config, spec
+        self.signal_kept = cosine_signal_kept(config.diffusion_steps)
+
+    def build(self) -> Networks:
+        return {"denoiser": SliceDenoiser(self.config, self.spec.num_labels)}
+
+    def cut(self, example: Example, rng: np.random.Generator) -> Batch:
+        return cut_slice(example, self.config, rng)
+
+    def loss(self, turn: str, networks: Networks, batch: Batch, rng: torch.Generator, progress: float) -> dict[str, Tensor]:
+        return denoising_loss(networks["denoiser"], batch, self.config, self.signal_kept, rng)  # type: ignore[arg-type]
+
+    def sample(
+        self, networks: Networks, inputs: list[RefineRequest], generators: list[torch.Generator]
+    ) -> list[NDArray[np.float32]]:
+        """Refined images, float32 [D, h, w] in [-1, 1]."""
+        return refine_volumes(networks["denoiser"], inputs, generators, self.config, self.spec, self.signal_kept)  # type: ignore[arg-type]
