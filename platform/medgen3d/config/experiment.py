@@ -4,8 +4,6 @@ The defaults are those of the preset `workstation`. The networks' own options st
 `medgen3d_stages/<stage>/config.py`; here they are embedded, and pydantic checks them like everything else.
 """
 
-import hashlib
-import json
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -139,7 +137,9 @@ class SynthesisConfig(_Section):
     """Cases advanced in lock-step. Part of the result's identity: the same batch gives the same bytes."""
     num_actors: StageActors = StageActors()
     use_gpu: bool | None = None
-    """One GPU per actor. None: if the cluster has that many when synthesis begins."""
+    """None: if the cluster has GPUs enough for all actors when synthesis begins."""
+    gpus_per_actor: PositiveFloat = 0.33
+    """Share of a GPU that Ray sets aside for each actor; three stages share one by default."""
     cpus_per_actor: PositiveFloat = 0.5
     """Logical CPUs that Ray sets aside for each actor; three stages share two cores by default."""
     threads: PositiveInt = 1
@@ -186,9 +186,3 @@ class ExperimentConfig(_Section):
     def to_yaml(self) -> str:
         """The whole tree, defaults included; `load_config` reads it back to an equal configuration."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-
-    @property
-    def config_hash(self) -> str:
-        """SHA-256 of the canonical JSON: equal exactly for equal configurations."""
-        canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(canonical.encode()).hexdigest()
