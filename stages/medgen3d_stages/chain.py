@@ -1,0 +1,75 @@
+"""The chain mask -> image sequence -> refined volume in pure torch; synthesis, serving and tests all use it.
+
+Every function takes a batch of cases whose sizes may differ and one seed per case and stage; results carry no padding.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from medgen3d_stages.arrays import Networks
+from medgen3d_stages.contract import Stage
+from medgen3d_stages.image_sequence_generator.sampler import ImageRequest
+from medgen3d_stages.mask_generator.sampler import MaskRequest
+from medgen3d_stages.refiner.sampler import RefineRequest
+
+Shape = tuple[int, int, int]
+Mask = NDArray[np.integer]
+Image = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class TrainedStage:
+    """A stage with its trained networks, which lie on one device."""
+
+    stage: Stage
+    networks: Networks
+
+    def sample(self, inputs: list[Any], seeds: Sequence[int]) -> Any:
+        """One sample per input, each from the stream of its own seed."""
+        for network in self.networks.values():
+            network.eval()
+        return self.stage.sample(self.networks, inputs, [torch.Generator().manual_seed(seed) for seed in seeds])
+
+
+def draw_masks(
+    trained: TrainedStage, shapes: Sequence[Shape], seeds: Sequence[int], given: Sequence[dict[int, Mask]] | None = None
+) -> list[Mask]:
+    """Masks [D, h, w] of contiguous ids.
+
+    Args:
+        trained: The mask generator.
+        shapes: (D, h, w) of each case.
+        seeds: One per case.
+        given: Per case, slices that are known beforehand and kept exactly: index -> [h, w].
+    """
+    known = given or [{} for _ in shapes]
+    requests = [MaskRequest(shape=shape, given=slices) for shape, slices in zip(shapes, known, strict=True)]
+    masks: list[Mask] = trained.sample(requests, seeds)
+    return masks
+
+
+def draw_images(trained: TrainedStage, masks: Sequence[Mask], seeds: Sequence[int]) -> list[Image]:
+    """Images [D, h, w] in [-1, 1] for masks, from the image sequence generator."""
+    images: list[Image] = trained.sample([ImageRequest(mask=mask) for mask in masks], seeds)
+    return images
+
+
+def refine(trained: TrainedStage, images: Sequence[Image], masks: Sequence[Mask], seeds: Sequence[int]) -> list[Image]:
+    """Refined images [D, h, w] in [-1, 1]; the masks stay as they are."""
+    requests = [RefineRequest(image=image, mask=mask) for image, mask in zip(images, masks, strict=True)]
+    refined: list[Image] = trained.sample(requests, seeds)
+    return refined
+
+
+def draw_pairs(
+    stages: Mapping[str, TrainedStage], shapes: Sequence[Shape], seeds: Mapping[str, Sequence[int]]
+) -> list[tuple[Image, Mask]]:
+    """The whole chain: (image, mask) per case. `stages` and `seeds` by stage name."""
+    masks = draw_masks(stages["mask_generator"], shapes, seeds["mask_generator"])
+    images = draw_images(stages["image_sequence_generator"], masks, seeds["image_sequence_generator"])
+    return list(zip(refine(stages["refiner"], images, masks, seeds["refiner"]), masks, strict=True))

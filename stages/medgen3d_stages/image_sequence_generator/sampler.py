@@ -1,0 +1,94 @@
+"""How a volume is generated: from the slice with most foreground outwards, both ways at once, many volumes together."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from medgen3d_stages.arrays import Networks, normal
+from medgen3d_stages.contract import DataSpec
+from medgen3d_stages.image_sequence_generator.config import ImageSequenceGeneratorConfig
+from medgen3d_stages.image_sequence_generator.network import History
+from medgen3d_stages.image_sequence_generator.objective import NO_SLICE, masks_one_hot
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ImageRequest:
+    """An image to generate for a mask: integer [D, h, w], contiguous ids; h and w may be smaller than the plane."""
+
+    mask: NDArray[np.integer]
+
+    def check(self, spec: DataSpec) -> None:
+        """Raise ValueError, with a sentence, for a mask that this data set's model does not know."""
+        shape = self.mask.shape
+        if self.mask.ndim != 3 or 0 in shape or shape[1] > spec.plane[0] or shape[2] > spec.plane[1]:
+            raise ValueError(f"a mask must be [D, h, w] with at most {spec.plane} pixels in plane, got shape {shape}")
+        if self.mask.min() < 0 or self.mask.max() >= spec.num_labels:
+            raise ValueError(f"the mask holds label {self.mask.max()}; labels are 0 to {spec.num_labels - 1}")
+
+
+class Walk:
+    """One volume on its way: from `first` upwards (direction 0) and downwards (direction 1)."""
+
+    def __init__(self, request: ImageRequest, spec: DataSpec, style: Tensor) -> None:
+        request.check(spec)
+        self.depth, height, width = request.mask.shape
+        top, left = (spec.plane[0] - height) // 2, (spec.plane[1] - width) // 2
+        self.rows, self.columns = slice(top, top + height), slice(left, left + width)
+        self.mask = torch.zeros((self.depth, *spec.plane), dtype=torch.long)
+        self.mask[:, self.rows, self.columns] = torch.from_numpy(request.mask.astype(np.int64))
+        self.image = torch.zeros(self.mask.shape)
+        self.style = style
+        self.first = int((self.mask > 0).sum(dim=(1, 2)).argmax())
+
+    def place(self, direction: int, number: int) -> int | None:
+        """The slice made as number `number` in a direction; None beyond the volume's end."""
+        place = self.first + number if direction == 0 else self.first - number
+        return place if 0 <= place < self.depth else None
+
+    def history(self, direction: int, number: int, length: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Masks [length + 1, H, W], images [length, H, W] and presence [length] in the order of generation."""
+        numbers = range(number - length, number + 1)
+        places = [self.place(direction, each) if each >= 0 else None for each in numbers]
+        nothing = torch.full(self.mask.shape[1:], NO_SLICE)
+        masks = torch.stack([nothing if place is None else self.mask[place] for place in places])
+        before = places[:-1]
+        images = torch.stack([torch.zeros(nothing.shape) if place is None else self.image[place] for place in before])
+        return masks, images, torch.tensor([float(place is not None) for place in before])
+
+
+@torch.no_grad()
+def generate_images(
+    networks: Networks,
+    requests: Sequence[ImageRequest],
+    generators: Sequence[torch.Generator],
+    config: ImageSequenceGeneratorConfig,
+    spec: DataSpec,
+) -> list[NDArray[np.float32]]:
+    """Images for whole masks; each round is one batch of the next slices of every volume in both directions."""
+    styles = normal((config.style,), generators, torch.device("cpu"))
+    walks = [Walk(request, spec, style) for request, style in zip(requests, styles, strict=True)]
+    _make_slices(networks, [(walk, 0, 0) for walk in walks], config, spec)
+    number = 1
+    while tasks := [(w, way, number) for w in walks for way in (0, 1) if w.place(way, number) is not None]:
+        _make_slices(networks, tasks, config, spec)
+        number += 1
+    return [walk.image[:, walk.rows, walk.columns].clamp(-1, 1).numpy() for walk in walks]
+
+
+def _make_slices(
+    networks: Networks, tasks: list[tuple[Walk, int, int]], config: ImageSequenceGeneratorConfig, spec: DataSpec
+) -> None:
+    device = next(networks["generator"].parameters()).device
+    histories = [walk.history(way, number, config.history) for walk, way, number in tasks]
+    masks, images, present = (torch.stack(part).to(device) for part in zip(*histories, strict=True))
+    places = [walk.place(way, number) for walk, way, number in tasks]
+    positions = [(place + 0.5) / walk.depth for (walk, _, _), place in zip(tasks, places, strict=True) if place is not None]
+    style = torch.stack([walk.style for walk, _, _ in tasks]).to(device)
+    history = History(masks_one_hot(masks, spec.num_labels), images, present)
+    made = networks["generator"](history, style, torch.tensor(positions, device=device)).image.cpu()
+    for (walk, _, _), place, image in zip(tasks, places, made, strict=True):
+        walk.image[place] = image
