@@ -7,9 +7,10 @@ and parts can be written by different machines. See docs/artifacts.md.
 import functools
 import hashlib
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -57,7 +58,9 @@ class Intensity(BaseModel):
 
     def from_unit(self, values: NDArray[np.floating]) -> NDArray[np.float32]:
         """[-1, 1] -> scanner units."""
-        return ((np.asarray(values, dtype=np.float64) + 1.0) * ((self.high - self.low) / 2.0) + self.low).astype(np.float32)
+        return ((np.asarray(values, dtype=np.float64) + 1.0) * ((self.high - self.low) / 2.0) + self.low).astype(
+            np.float32
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -99,7 +102,9 @@ class DatasetInfo(BaseModel):
     plane: (H, W), to which every slice is padded.
     axis_codes: The most common orientation of the source files; synthetic files are written in it.
     image_dtype: numpy name of the most common voxel type of the source images.
-    inverse: Median intensity map of the set; takes synthetic images from [-1, 1] to scanner units.
+    inverse: Median intensity map of the training split; takes synthetic images from [-1, 1] to scanner units.
+    cropped: Cases that were larger than `plane`.
+    skipped: Cases that were left out, with the reason.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -118,6 +123,7 @@ class DatasetInfo(BaseModel):
     seed: int
     patients_known: bool
     cases: list[CaseEntry]
+    cropped: list[str] = []
     skipped: dict[str, str] = {}
 
     @property
@@ -133,15 +139,29 @@ class DatasetInfo(BaseModel):
         return Counter(case.shape for case in self.cases if case.split == split)
 
 
-def write_part(root: Path, part: int, cases: list[PreparedCase]) -> None:
-    """Write cases `part * CASES_PER_PART` and following; whole or not at all, so a repeated call is harmless."""
-    target = root / "cases" / f"part-{part:05d}.parquet"
+def write_part(root: Path, part: int, cases: Iterable[PreparedCase]) -> None:
+    """Write cases `part * CASES_PER_PART` and following; whole or not at all, so a repeated call is harmless.
+
+    The cases may be made as they are asked for: one at a time is in memory.
+    """
+    target = _part_path(root, part)
     target.parent.mkdir(parents=True, exist_ok=True)
     unfinished = target.with_suffix(".unfinished")
     with pq.ParquetWriter(unfinished, _COLUMNS, compression="zstd") as writer:
         for case in cases:
             writer.write_table(pa.Table.from_pylist([_row(case)], schema=_COLUMNS), row_group_size=1)
     unfinished.replace(target)
+
+
+def holds_part(root: Path, part: int, case_ids: list[str]) -> bool:
+    """Whether a part is there, can be read wholly, and holds these cases in this order."""
+    path = _part_path(root, part)
+    try:
+        with pq.ParquetFile(path) as file:
+            records = (file.read_row_group(row).to_pylist()[0] for row in range(file.num_row_groups))
+            return [_case(record, str(record["case_id"]), path).case_id for record in records] == case_ids
+    except (OSError, pa.ArrowException, IndexError, ArtifactError):
+        return False
 
 
 def write_info(root: Path, info: DatasetInfo) -> None:
@@ -184,13 +204,19 @@ class PreparedSet:
         if case_id not in self._place:
             raise ArtifactError(str(self.root), f"no case {case_id!r}", "one of its case ids", "See dataset.yaml.")
         part, row = divmod(self._place[case_id], CASES_PER_PART)
-        path = self.root / "cases" / f"part-{part:05d}.parquet"
+        path = _part_path(self.root, part)
         try:
             with pq.ParquetFile(path) as file:
                 record = file.read_row_group(row).to_pylist()[0]
         except (OSError, pa.ArrowException, IndexError) as error:
-            raise ArtifactError(str(path), str(error), f"a part that holds case {case_id}", "Run ingest again.") from error
+            raise ArtifactError(
+                str(path), str(error), f"a part that holds case {case_id}", "Run ingest again."
+            ) from error
         return _case(record, case_id, path)
+
+
+def _part_path(root: Path, part: int) -> Path:
+    return root / "cases" / f"part-{part:05d}.parquet"
 
 
 def _read_info(root: Path) -> DatasetInfo:
@@ -208,7 +234,9 @@ def _read_info(root: Path) -> DatasetInfo:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise ArtifactError(str(path), f"{where}: {first['msg']}", "a valid dataset.yaml", "Run ingest again.") from error
+        raise ArtifactError(
+            str(path), f"{where}: {first['msg']}", "a valid dataset.yaml", "Run ingest again."
+        ) from error
 
 
 def _row(case: PreparedCase) -> dict[str, object]:
@@ -229,24 +257,24 @@ def _row(case: PreparedCase) -> dict[str, object]:
     }
 
 
-def _case(record: dict[str, object], case_id: str, path: Path) -> PreparedCase:
-    shape, image, mask = tuple(record["shape"]), record["image"], record["mask"]  # type: ignore[arg-type]
+def _case(record: dict[str, Any], case_id: str, path: Path) -> PreparedCase:
+    shape, image, mask = tuple(record["shape"]), record["image"], record["mask"]
     num_voxels, mask_type = int(np.prod(shape)), record["mask_dtype"]
     sound = (
         record["case_id"] == case_id
         and mask_type in ("uint8", "uint16")
-        and len(image) == 2 * num_voxels  # type: ignore[arg-type]
-        and len(mask) == num_voxels * np.dtype(mask_type).itemsize  # type: ignore[arg-type, call-overload]
+        and len(image) == 2 * num_voxels
+        and len(mask) == num_voxels * np.dtype(mask_type).itemsize
     )
     if not sound:
         raise ArtifactError(str(path), f"a damaged row for case {case_id}", f"{shape} voxels", "Run ingest again.")
-    top, bottom, left, right = record["box"]  # type: ignore[misc]
-    low, high = record["intensity"]  # type: ignore[misc]
+    top, bottom, left, right = record["box"]
+    low, high = record["intensity"]
     return PreparedCase(
         case_id=case_id,
-        split=record["split"],  # type: ignore[arg-type]
-        image=np.frombuffer(image, dtype="<f2").reshape(shape).astype(np.float32),  # type: ignore[call-overload]
-        mask=np.frombuffer(mask, dtype=np.dtype(mask_type).newbyteorder("<")).reshape(shape),  # type: ignore[call-overload]
+        split=record["split"],
+        image=np.frombuffer(image, dtype="<f2").reshape(shape).astype(np.float32),
+        mask=np.frombuffer(mask, dtype=np.dtype(mask_type).newbyteorder("<")).reshape(shape),
         box=Box(top=top, bottom=bottom, left=left, right=right),
         affine=np.array(record["affine"], dtype=np.float64).reshape(4, 4),
         intensity=Intensity(low=low, high=high),

@@ -1,0 +1,144 @@
+"""Ingest on Ray Data: one row per case to verify, one row per part to prepare.
+
+Parts are fixed by the plan and written whole, so that the result does not depend on how many workers there are, and an
+interrupted run goes on with the parts that are missing.
+"""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from medgen3d.artifacts.prepared_set import CASES_PER_PART, DatasetInfo, write_info, write_part
+from medgen3d.config.experiment import IngestConfig
+from medgen3d.core.errors import DataError
+from medgen3d.ingest import output
+from medgen3d.ingest.order import Order, make_order
+from medgen3d.ingest.plan import Plan, make_plan
+from medgen3d.ingest.prepare import prepare
+from medgen3d.ingest.sources import read_source
+from medgen3d.ingest.verify import Verdict, verify
+
+Progress = Callable[[str, int, int], None]
+Row = dict[str, Any]
+
+
+def _silent(phase: str, done: int, total: int) -> None:
+    """Report nothing."""
+
+
+def ingest(
+    source: Path,
+    out: Path,
+    config: IngestConfig,
+    *,
+    seed: int,
+    name: str | None = None,
+    image_name: str = "image.nii.gz",
+    mask_name: str = "mask.nii.gz",
+    labels_file: Path | None = None,
+    patient_regex: str | None = None,
+    patients_csv: Path | None = None,
+    skip_bad: bool = False,
+    overwrite: bool = False,
+    dry_run: bool = False,
+    num_workers: int | None = None,
+    progress: Progress = _silent,
+) -> DatasetInfo:
+    """Turn a folder of labelled volumes into a prepared set. Needs a running Ray.
+
+    Args:
+        source: A folder in one of the layouts of `sources`.
+        out: Folder of the prepared set; on a cluster, on storage that every machine sees. An interrupted run with the
+            same plan is continued.
+        config: Modality, voxel size, plane, intensities, split.
+        seed: Of the split.
+        name: Of the data set; by default as `dataset.json` says, or the folder's name.
+        image_name: Name of the image within a case folder.
+        mask_name: Name of the mask within a case folder.
+        labels_file: JSON {id: name}.
+        patient_regex: Finds the patient in a case's name.
+        patients_csv: Columns case, patient.
+        skip_bad: Leave bad cases out, and list them in `DatasetInfo.skipped`.
+        overwrite: Replace a different prepared set.
+        dry_run: Verify, and write nothing.
+        num_workers: Most cases worked on at a time; None: as many as Ray has CPUs for.
+        progress: Called with "verify" or "prepare", cases done, all cases.
+
+    Returns:
+        What was, or would be, written as `dataset.yaml`.
+
+    Raises:
+        BadCasesError: There are problems with cases; it carries all of them.
+        DataError: The source, a file of choices or the output folder cannot be used.
+        ConfigError: A choice is missing or not valid.
+    """
+    source, out = source.absolute(), out.absolute()  # workers run in folders of their own
+    output.refuse_foreign(out)
+    order = make_order(
+        read_source(source, image_name=image_name, mask_name=mask_name),
+        config,
+        name=name,
+        seed=seed,
+        labels_file=labels_file,
+        patient_regex=patient_regex,
+        patients_csv=patients_csv,
+    )
+    plan = make_plan(order, _verify_all(order, num_workers, progress), skip_bad=skip_bad)
+    if not overwrite:
+        output.refuse_other(out, plan)
+    if not dry_run:
+        _prepare_all(out, plan, num_workers, progress)
+        write_info(out, plan.info)
+    return plan.info
+
+
+def _verify_all(order: Order, num_workers: int | None, progress: Progress) -> list[Verdict]:
+    pairs, root, rules = order.source.pairs, order.source.root, order.rules
+
+    def verify_row(row: Row) -> Row:
+        return {"verdict": verify(pairs[row["item"]], root, rules).model_dump_json()}
+
+    verdicts = []
+    for row in _map(verify_row, list(range(len(pairs))), num_workers):
+        verdicts.append(Verdict.model_validate_json(row["verdict"]))
+        progress("verify", len(verdicts), len(pairs))
+    return verdicts
+
+
+def _prepare_all(out: Path, plan: Plan, num_workers: int | None, progress: Progress) -> None:
+    def prepare_row(row: Row) -> Row:
+        part = row["item"]
+        cases = plan.cases[part * CASES_PER_PART : (part + 1) * CASES_PER_PART]
+        try:
+            write_part(out, part, (prepare(case, plan.info) for case in cases))
+        except DataError as error:  # as a value: Ray would wrap it into errors of its own
+            return {"num_cases": 0, "error": str(error)}
+        return {"num_cases": len(cases), "error": ""}
+
+    missing = output.begin(out, plan)
+    done = len(plan.cases) - sum(len(output.case_ids_of(plan.info, part)) for part in missing)
+    progress("prepare", done, len(plan.cases))
+    for row in _map(prepare_row, missing, num_workers):
+        if row["error"]:
+            raise DataError(row["error"])
+        done += row["num_cases"]
+        progress("prepare", done, len(plan.cases))
+    if output.missing_parts(out, plan):
+        raise DataError(
+            f"parts of {out} were written on other machines. Give a folder on storage that every machine of the "
+            "cluster sees."
+        )
+
+
+def _map(function: Callable[[Row], Row], items: list[int], num_workers: int | None) -> Iterator[Row]:
+    """Apply a function to {"item": number} rows, one task each; results come as they are ready."""
+    if not items:
+        return
+    context = ray.data.DataContext.get_current().copy()
+    context.enable_progress_bars = False  # the caller shows the progress
+    with ray.data.DataContext.current(context):
+        rows = ray.data.from_items([{"item": item} for item in items], override_num_blocks=len(items))
+        compute = ray.data.TaskPoolStrategy(size=num_workers)
+        yield from rows.map(function, compute=compute).iter_rows()

@@ -1,0 +1,173 @@
+"""The plan: from what verification found, everything that is decided before a voxel is changed.
+
+A plan is complete: preparing a case needs nothing but the plan, so that cases can be prepared anywhere, in any order
+and again after an interruption. Its hash tells whether two runs would write the same.
+"""
+
+import hashlib
+import math
+from collections import Counter
+from collections.abc import Collection, Iterable
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from medgen3d.artifacts.prepared_set import CaseEntry, DatasetInfo, Intensity, Split
+from medgen3d.config.experiment import IngestConfig
+from medgen3d.ingest.order import Order
+from medgen3d.ingest.problems import BadCasesError, Problem
+from medgen3d.ingest.resample import Sizes, grid_shape
+from medgen3d.ingest.sources import Modality, Pair
+from medgen3d.ingest.split import split_patients
+from medgen3d.ingest.verify import CaseFacts, Verdict
+
+VERSION = 1
+"""Raised when `prepare` makes something else of the same plan, so that no part of an older run is kept."""
+_PLANE_MULTIPLE = 8
+
+
+class CasePlan(BaseModel):
+    """One case to prepare."""
+
+    model_config = ConfigDict(frozen=True)
+
+    pair: Pair
+    split: Split
+    intensity: Intensity
+
+
+class Plan(BaseModel):
+    """What will be written: the finished table of contents, and for each of its cases where it comes from."""
+
+    model_config = ConfigDict(frozen=True)
+
+    version: int = VERSION
+    info: DatasetInfo
+    cases: tuple[CasePlan, ...]
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 of the plan, without the place of the source files: their content is in it already."""
+        text = self.model_dump_json(exclude={"cases": {"__all__": {"pair"}}})
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def make_plan(order: Order, verdicts: list[Verdict], *, skip_bad: bool) -> Plan:
+    """Decide everything about a data set.
+
+    Args:
+        order: The source and the user's choices.
+        verdicts: One for each pair of the source, in any order.
+        skip_bad: Leave bad cases out instead of refusing.
+
+    Raises:
+        BadCasesError: There are problems, and `skip_bad` is off or no case is left.
+    """
+    problems = [*order.source.problems, *(problem for verdict in verdicts for problem in verdict.problems)]
+    sound = {verdict.case: verdict.facts for verdict in verdicts if verdict.facts}
+    spacing_mm = order.config.spacing_mm or _median_spacing(sound.values())
+    problems += _too_thin(sound, spacing_mm, order.config.min_slices)
+    bad = {problem.case for problem in problems}
+    good = {case: sound[case] for case in sorted(sound) if case not in bad}
+    if not good or (bad and not skip_bad):
+        raise BadCasesError(sorted(problems, key=lambda problem: problem.case), order.source.num_cases)
+    skipped = {case: "; ".join(_brief(problem) for problem in problems if problem.case == case) for case in sorted(bad)}
+    info = _table_of_contents(order, good, spacing_mm, skipped)
+    pair_of = {pair.case: pair for pair in order.source.pairs}
+    cases = (
+        CasePlan(pair=pair_of[entry.case_id], split=entry.split, intensity=good[entry.case_id].intensity)
+        for entry in info.cases
+    )
+    return Plan(info=info, cases=tuple(cases))
+
+
+def _table_of_contents(
+    order: Order, good: dict[str, CaseFacts], spacing_mm: Sizes, skipped: dict[str, str]
+) -> DatasetInfo:
+    patients = {case: order.patients[case] for case in good}
+    split_of = split_patients(set(patients.values()), order.config.split_shares, order.seed)
+    shapes = {case: grid_shape(facts.shape, facts.spacing_mm, spacing_mm) for case, facts in good.items()}
+    plane = order.config.plane or _smallest_plane(shapes.values())
+    found = {label for facts in good.values() for label in facts.labels_found}
+    entries = [
+        CaseEntry(
+            case_id=case,
+            patient=patients[case],
+            split=split_of[patients[case]],
+            shape=(shapes[case][0], min(shapes[case][1], plane[0]), min(shapes[case][2], plane[1])),
+            sources_sha256=facts.sha256,
+        )
+        for case, facts in good.items()
+    ]
+    return DatasetInfo(
+        name=order.name,
+        modality=order.modality,
+        phantom=order.source.phantom,
+        labels=order.labels.by_id if order.labels else _declared(found),
+        spacing_mm=spacing_mm,
+        plane=plane,
+        axis_codes=_most_common(facts.axis_codes for facts in good.values()),
+        image_dtype=_most_common(facts.image_dtype for facts in good.values()),
+        intensity=_transform(order.config, order.modality),
+        inverse=_median_intensity([good[entry.case_id].intensity for entry in entries if entry.split == "train"]),
+        seed=order.seed,
+        patients_known=order.patients_known,
+        cases=entries,
+        cropped=[case for case, shape in shapes.items() if shape[1] > plane[0] or shape[2] > plane[1]],
+        skipped=skipped,
+    )
+
+
+def _too_thin(sound: dict[str, CaseFacts], spacing_mm: Sizes, min_slices: int) -> list[Problem]:
+    """Counted on the training grid: it is there that a case must have slices."""
+    counts = {case: grid_shape(facts.shape, facts.spacing_mm, spacing_mm)[0] for case, facts in sound.items()}
+    return [
+        Problem(
+            case=case,
+            kind="too few slices",
+            found=f"{count} slices of {spacing_mm[0]:g} mm",
+            expected=f"at least {min_slices}",
+            remedy="Remove the case, or choose another ingest.min_slices or ingest.spacing_mm.",
+        )
+        for case, count in counts.items()
+        if count < min_slices
+    ]
+
+
+def _median_spacing(facts: Collection[CaseFacts]) -> Sizes:
+    """The median voxel size of each axis; 1 mm where there is no case, and then nothing will be made of it."""
+    if not facts:
+        return 1.0, 1.0, 1.0
+    depth, height, width = np.median([one.spacing_mm for one in facts], axis=0).round(6).tolist()
+    return depth, height, width
+
+
+def _smallest_plane(shapes: Iterable[tuple[int, int, int]]) -> tuple[int, int]:
+    """The smallest multiples of 8 that hold every case."""
+    _, heights, widths = zip(*shapes, strict=True)
+    return (
+        math.ceil(max(heights) / _PLANE_MULTIPLE) * _PLANE_MULTIPLE,
+        math.ceil(max(widths) / _PLANE_MULTIPLE) * _PLANE_MULTIPLE,
+    )
+
+
+def _median_intensity(maps: list[Intensity]) -> Intensity:
+    return Intensity(low=float(np.median([one.low for one in maps])), high=float(np.median([one.high for one in maps])))
+
+
+def _transform(config: IngestConfig, modality: Modality) -> dict[str, float | str]:
+    kind, (low, high) = ("hu_window", config.hu_window) if modality == "CT" else ("percentiles", config.percentiles)
+    return {"kind": kind, "low": low, "high": high}
+
+
+def _declared(found: set[int]) -> dict[int, str]:
+    return {label: f"label_{label}" if label else "background" for label in sorted(found | {0})}
+
+
+def _most_common(values: Iterable[str]) -> str:
+    """The most frequent value; of equally frequent ones the first in the alphabet."""
+    return min(Counter(values).items(), key=lambda item: (-item[1], item[0]))[0]
+
+
+def _brief(problem: Problem) -> str:
+    return f"{problem.kind}: found {problem.found}, expected {problem.expected}"

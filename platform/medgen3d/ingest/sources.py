@@ -1,0 +1,258 @@
+"""Where labelled volumes come from: four layouts of folders, each turned into the same list of pairs.
+
+    dataset.json + imagesTr/ labelsTr/             Medical Segmentation Decathlon, or nnU-Net v2
+    images/CASE.nii.gz + labels/CASE.nii.gz        folder pairs
+    images/CASE/*.dcm  + labels/CASE.nii.gz        DICOM series with NIfTI masks (may be mixed with the former)
+    CASE/image.nii.gz  + CASE/mask.nii.gz          case folders; both names can be chosen, and the source itself may
+                                                   be the one case folder
+
+A source is only listed here, never read: whether the files are sound is for `verify` to say.
+"""
+
+import json
+import re
+from collections import Counter
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, TypeAdapter, ValidationError
+
+from medgen3d.artifacts.nifti import SUFFIXES
+from medgen3d.core.errors import DataError
+from medgen3d.ingest.problems import Problem
+
+Modality = Literal["CT", "MR"]
+
+_LAYOUTS = (
+    "a dataset.json (Medical Segmentation Decathlon or nnU-Net), or the folders images/ and labels/, "
+    "or case folders that hold {image} and {mask} (other names: --image and --mask)"
+)
+_RENAME = "Give every case a name of its own."
+
+
+class Pair(BaseModel):
+    """An image (a NIfTI file or a folder with a DICOM series) and its mask; either may be missing on disk."""
+
+    model_config = ConfigDict(frozen=True)
+
+    case: str
+    image: Path
+    mask: Path
+
+
+class Source(BaseModel):
+    """What a source declares about itself. `problems` are those that its list of cases already shows."""
+
+    root: Path
+    name: str
+    modality: Modality | None = None
+    labels: dict[int, str] | None = None
+    phantom: bool = False
+    pairs: list[Pair]
+    problems: list[Problem] = []
+
+    @property
+    def num_cases(self) -> int:
+        return len({pair.case for pair in self.pairs} | {problem.case for problem in self.problems})
+
+
+def _single(value: object) -> object:
+    """The one channel of a data set; several would need a model of several images."""
+    if isinstance(value, dict) and len(value) != 1:
+        raise ValueError(f"{len(value)} image channels, but exactly one is supported: export one channel per case")
+    return value
+
+
+Channels = Annotated[dict[str, str], BeforeValidator(_single)]
+
+
+class _DecathlonEntry(BaseModel):
+    image: str
+    label: str
+
+
+class _Decathlon(BaseModel):
+    name: str = ""
+    modality: Channels = {"0": ""}
+    labels: dict[int, str]
+    training: list[_DecathlonEntry]
+    phantom: bool = False
+
+
+class _NnUnet(BaseModel):
+    name: str = ""
+    channel_names: Channels
+    labels: dict[str, int]
+    file_ending: Literal[".nii.gz", ".nii"]
+    phantom: bool = False
+
+
+def read_source(root: Path, *, image_name: str = "image.nii.gz", mask_name: str = "mask.nii.gz") -> Source:
+    """List the cases of a source folder.
+
+    Args:
+        root: The folder; its layout is recognised.
+        image_name: Name of the image file, or of the folder with its DICOM series, within a case folder.
+        mask_name: Name of the mask file within a case folder.
+
+    Raises:
+        DataError: The folder has none of the layouts, or its `dataset.json` is not valid.
+    """
+    if not root.is_dir():
+        raise DataError(f"{root} is no folder. Give the folder that holds the images and masks.")
+    if (root / "dataset.json").is_file():
+        source = _from_dataset_json(root)
+    elif (root / "images").is_dir() and (root / "labels").is_dir():
+        source = _pairs_by_stem(root, root / "images", root / "labels")
+    else:
+        source = _case_folders(root, image_name, mask_name)
+    if not source.pairs and not source.problems:
+        layouts = _LAYOUTS.format(image=image_name, mask=mask_name)
+        raise DataError(f"{root} holds no labelled volumes. Expected {layouts}.")
+    return _without_duplicates(source)
+
+
+def read_labels(path: Path) -> dict[int, str]:
+    """A JSON file {id: name}.
+
+    Raises:
+        DataError: The file is missing or holds something else.
+    """
+    try:
+        return TypeAdapter(dict[int, str]).validate_python(_read_json(path))
+    except ValidationError as error:
+        raise DataError(
+            f'{path}: {_first(error)}. Expected {{"1": "liver", ...}}: a name for every label id.'
+        ) from error
+
+
+def _from_dataset_json(root: Path) -> Source:
+    path = root / "dataset.json"
+    content = _read_json(path)
+    try:
+        if isinstance(content, dict) and "channel_names" in content:
+            return _nnunet(root, _NnUnet.model_validate(content))
+        return _decathlon(root, _Decathlon.model_validate(content))
+    except ValidationError as error:
+        raise DataError(
+            f"{path}: {_first(error)}. Expected a Medical Segmentation Decathlon or nnU-Net v2 description."
+        ) from error
+
+
+def _decathlon(root: Path, content: _Decathlon) -> Source:
+    pairs, problems = [], []
+    for entry in content.training:
+        case = _stem(PurePosixPath(entry.image).name)
+        unsafe = [name for name in (entry.image, entry.label) if not _is_inside(name)]
+        if unsafe:
+            problems.append(
+                Problem(
+                    case=case,
+                    kind="unsafe path",
+                    found=f"{unsafe[0]!r} in dataset.json",
+                    expected="a path below the folder of dataset.json, without '..'",
+                    remedy="Move the file there, and correct dataset.json.",
+                )
+            )
+        else:
+            pairs.append(Pair(case=case, image=root / entry.image, mask=root / entry.label))
+    return Source(
+        root=root,
+        name=content.name or root.resolve().name,
+        modality=_modality(content.modality),
+        labels=content.labels,
+        phantom=content.phantom,
+        pairs=pairs,
+        problems=problems,
+    )
+
+
+def _nnunet(root: Path, content: _NnUnet) -> Source:
+    source = _pairs_by_stem(root, root / "imagesTr", root / "labelsTr", channel="_0000")
+    return source.model_copy(
+        update={
+            "name": content.name or source.name,
+            "modality": _modality(content.channel_names),
+            "labels": {label_id: name for name, label_id in content.labels.items()},
+            "phantom": content.phantom,
+        }
+    )
+
+
+def _pairs_by_stem(root: Path, images: Path, masks: Path, channel: str = "") -> Source:
+    """Pair two folders by file stem; `channel` ends the stems of the images only.
+
+    A stem that occurs twice gives several pairs of one name, and a missing partner is a path that does not exist.
+    """
+    image_of, mask_of = _by_stem(images, channel), _by_stem(masks)
+    pairs = [
+        Pair(case=case, image=image, mask=mask)
+        for case in sorted(image_of.keys() | mask_of.keys())
+        for image in image_of.get(case, [images / f"{case}{channel}.nii.gz"])
+        for mask in mask_of.get(case, [masks / f"{case}.nii.gz"])
+    ]
+    return Source(root=root, name=root.resolve().name, pairs=pairs)
+
+
+def _by_stem(folder: Path, channel: str = "") -> dict[str, list[Path]]:
+    found: dict[str, list[Path]] = {}
+    for path in _visible(folder):
+        found.setdefault(_stem(path.name).removesuffix(channel), []).append(path)
+    return found
+
+
+def _case_folders(root: Path, image_name: str, mask_name: str) -> Source:
+    folders = [root, *(path for path in _visible(root) if path.is_dir())]
+    pairs = [
+        Pair(case=folder.resolve().name, image=folder / image_name, mask=folder / mask_name)
+        for folder in folders
+        if (folder / image_name).exists() or (folder / mask_name).exists()
+    ]
+    return Source(root=root, name=root.resolve().name, pairs=pairs)
+
+
+def _without_duplicates(source: Source) -> Source:
+    """A case name that occurs twice is ambiguous: none of its pairs is kept."""
+    counts = Counter(pair.case for pair in source.pairs)
+    problems = [
+        Problem(case=case, kind="duplicate case", found=f"{count} pairs of files", expected="one", remedy=_RENAME)
+        for case, count in counts.items()
+        if count > 1
+    ]
+    pairs = [pair for pair in source.pairs if counts[pair.case] == 1]
+    return source.model_copy(update={"pairs": pairs, "problems": source.problems + problems})
+
+
+def _visible(folder: Path) -> list[Path]:
+    """The entries of a folder without hidden files such as `.DS_Store`; none where there is no folder."""
+    return sorted(path for path in folder.glob("*") if not path.name.startswith("."))
+
+
+def _stem(name: str) -> str:
+    return next((name.removesuffix(suffix) for suffix in SUFFIXES if name.endswith(suffix)), name)
+
+
+def _is_inside(name: str) -> bool:
+    """Whether a path written in a JSON file stays below the folder of that file."""
+    parts = re.split(r"[/\\]", name)
+    return bool(name) and ".." not in parts and not PurePosixPath(name).is_absolute() and ":" not in parts[0]
+
+
+def _modality(channels: dict[str, str]) -> Modality | None:
+    (channel,) = channels.values()
+    if re.fullmatch(r"ct", channel, re.IGNORECASE):
+        return "CT"
+    return "MR" if re.match(r"mr|t1|t2|flair|pd", channel, re.IGNORECASE) else None
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read as JSON: {error}. Restore or correct the file.") from error
+
+
+def _first(error: ValidationError) -> str:
+    """The first thing that pydantic found wrong, in a few words."""
+    first = error.errors()[0]
+    return f"{'.'.join(str(part) for part in first['loc']) or 'content'}: {first['msg']}"
