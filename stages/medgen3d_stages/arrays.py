@@ -15,6 +15,10 @@ from torch import Tensor
 
 Networks = dict[str, torch.nn.Module]
 Batch = dict[str, Tensor]
+Mask = NDArray[np.integer]
+"""Integer labels [D, h, w]."""
+Image = NDArray[np.float32]
+"""[D, h, w] in [-1, 1]."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,6 +33,11 @@ class Example:
     image: NDArray[np.float32]
     mask: NDArray[np.integer]
     box: tuple[int, int, int, int]
+
+    def cropped(self) -> tuple[Image, Mask]:
+        """Image and mask [D, h, w] without the padding."""
+        top, bottom, left, right = self.box
+        return self.image[:, top:bottom, left:right], self.mask[:, top:bottom, left:right]
 
 
 def one_hot(mask: Tensor, num_labels: int) -> Tensor:

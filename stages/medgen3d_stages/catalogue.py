@@ -26,4 +26,4 @@ def config_type(name: str) -> type[StageConfig]:
 
 def make_stage(name: str, config: StageConfig, spec: DataSpec) -> Stage:
     """A stage from its name, its config and what is known of the data. Raises KeyError for an unknown name."""
-    return _STAGES[name][1](config, spec)  # type: ignore[operator]
+    return _STAGES[name][1](config, spec)

@@ -7,19 +7,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from medgen3d_stages.arrays import Networks
+from medgen3d_stages.arrays import Image, Mask, Networks
 from medgen3d_stages.contract import Stage
 from medgen3d_stages.image_sequence_generator.sampler import ImageRequest
 from medgen3d_stages.mask_generator.sampler import MaskRequest
 from medgen3d_stages.refiner.sampler import RefineRequest
 
 Shape = tuple[int, int, int]
-Mask = NDArray[np.integer]
-Image = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)

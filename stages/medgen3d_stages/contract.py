@@ -5,16 +5,13 @@ training loop minimises, and how a sample is drawn. It never touches a file, a c
 """
 
 from dataclasses import dataclass
-from typing import ClassVar, Generic, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from medgen3d_stages.arrays import Batch, Example, Networks
-
-Inputs = TypeVar("Inputs", contravariant=True)
-Outputs = TypeVar("Outputs", covariant=True)
+from medgen3d_stages.arrays import Batch, Example, Image, Mask, Networks
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,10 +33,12 @@ class DataSpec:
         if self.num_labels < 2:
             raise ValueError(f"a stage needs at least 2 labels (background and one more), got {self.num_labels}")
         if min(*self.plane, self.max_depth) < 1:
-            raise ValueError(f"plane and depth must be at least 1 voxel, got plane {self.plane}, depth {self.max_depth}")
+            raise ValueError(
+                f"plane and depth must be at least 1 voxel, got plane {self.plane}, depth {self.max_depth}"
+            )
 
 
-class Stage(Protocol, Generic[Inputs, Outputs]):
+class Stage(Protocol):
     """One stage of the chain mask -> image sequence -> refined volume.
 
     name: Name of the stage's package.
@@ -59,7 +58,9 @@ class Stage(Protocol, Generic[Inputs, Outputs]):
         """One training example, without the batch axis, from one volume. All examples have the same shapes."""
         ...
 
-    def loss(self, turn: str, networks: Networks, batch: Batch, rng: torch.Generator, progress: float) -> dict[str, Tensor]:
+    def loss(
+        self, turn: str, networks: Networks, batch: Batch, rng: torch.Generator, progress: float
+    ) -> dict[str, Tensor]:
         """The named losses of one turn; `total` is what is minimised.
 
         Args:
@@ -71,9 +72,16 @@ class Stage(Protocol, Generic[Inputs, Outputs]):
         """
         ...
 
-    def sample(self, networks: Networks, inputs: Inputs, generators: list[torch.Generator]) -> Outputs:
+    def sample(self, networks: Networks, inputs: list[Any], generators: list[torch.Generator]) -> list[Any]:
         """Draw one sample per item of `inputs`, each from its own CPU generator.
 
         An item's result does not depend on its neighbours (to float tolerance).
+        """
+        ...
+
+    def preview(self, networks: Networks, example: Example, generator: torch.Generator) -> tuple[Image, Mask]:
+        """What a sample looks like: (image, mask) [D, h, w] that has the size, or the mask, of a real volume.
+
+        A stage that makes no image shows a grey one.
         """
         ...

@@ -1,4 +1,4 @@
-"""Which examples a worker sees at each step: a pure function of (seed, step, rank), so that a run can resume anywhere."""
+"""Which examples a worker sees: a pure function of (seed, step, rank), so that a run can resume anywhere."""
 
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -61,4 +61,6 @@ class StepSampler:
 
 def batches(examples: ExampleSet, sampler: StepSampler, loader_workers: int) -> DataLoader[Batch]:
     """One batch per remaining step."""
-    return DataLoader(examples, batch_sampler=sampler, num_workers=loader_workers, persistent_workers=loader_workers > 0)
+    return DataLoader(
+        examples, batch_sampler=sampler, num_workers=loader_workers, persistent_workers=loader_workers > 0
+    )

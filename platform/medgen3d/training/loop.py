@@ -1,4 +1,4 @@
-"""The training loop, the same for every stage. It knows neither Ray nor MLflow: what it needs of the world is handed in."""
+"""The training loop, the same for every stage; it knows neither Ray nor MLflow, both are handed in."""
 
 import math
 from collections.abc import Callable, Iterable
@@ -116,4 +116,6 @@ def _descend(
     norm = nn.utils.clip_grad_norm_(parameters, settings.clip_norm)
     optimizer.step()
     state.schedules[turn].step()
-    return {f"{turn}/{name}": float(term.detach()) for name, term in terms.items()} | {f"{turn}/gradient_norm": float(norm)}
+    return {f"{turn}/{name}": float(term.detach()) for name, term in terms.items()} | {
+        f"{turn}/gradient_norm": float(norm)
+    }

@@ -1,7 +1,9 @@
 """Everything of a training run that a checkpoint must hold, and how it is saved and restored."""
 
 import math
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,6 +17,7 @@ from medgen3d_stages.arrays import Networks
 from medgen3d_stages.contract import Stage
 
 SCHEMA_VERSION = 1
+Tensors = tuple[Tensor, ...] | list[Tensor]
 _FILE = "state.pt"
 
 
@@ -64,7 +67,9 @@ class TrainingState:
         folder.mkdir(parents=True, exist_ok=True)
         unfinished = folder / (_FILE + ".unfinished")
         content = {name: _state_of(part) for name, part in self._parts().items()}
-        torch.save({"schema_version": SCHEMA_VERSION, "stage": self.stage_name, "step": self.step} | content, unfinished)
+        torch.save(
+            {"schema_version": SCHEMA_VERSION, "stage": self.stage_name, "step": self.step} | content, unfinished
+        )
         unfinished.replace(folder / _FILE)
 
     def restore(self, folder: Path) -> None:
@@ -78,7 +83,9 @@ class TrainingState:
         try:
             content = torch.load(path, weights_only=True, map_location="cpu")
         except (OSError, RuntimeError, EOFError, ValueError, AttributeError) as error:
-            raise ArtifactError(str(path), str(error), "a training checkpoint", "Resume from an earlier one.") from error
+            raise ArtifactError(
+                str(path), str(error), "a training checkpoint", "Resume from an earlier one."
+            ) from error
         found = (content.get("schema_version"), content.get("stage"))
         if found != (SCHEMA_VERSION, self.stage_name):
             raise ArtifactError(str(path), f"version and stage {found}", f"{(SCHEMA_VERSION, self.stage_name)}", remedy)
@@ -87,10 +94,12 @@ class TrainingState:
                 for key, item in part.items():
                     item.load_state_dict(content[name][key])
         except (KeyError, RuntimeError, ValueError) as error:
-            raise ArtifactError(str(path), str(error).split("\n")[0], "a checkpoint of these networks", remedy) from error
+            raise ArtifactError(
+                str(path), str(error).split("\n")[0], "a checkpoint of these networks", remedy
+            ) from error
         self.step = content["step"]
 
-    def _parts(self) -> dict[str, dict]:
+    def _parts(self) -> dict[str, dict[str, Any]]:
         return {"networks": self.networks, "ema": self.ema, "optimizers": self.optimizers, "schedules": self.schedules}
 
 
@@ -102,15 +111,15 @@ def learning_rate_share(step: int, warmup_steps: int, steps: int) -> float:
     return 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
 
 
-def _state_of(part: dict) -> dict:
+def _state_of(part: dict[str, Any]) -> dict[str, Any]:
     return {key: item.state_dict() for key, item in part.items()}
 
 
-def _warmed_up_average(decay: float):  # noqa: ANN202 (the type is torch's private one)
+def _warmed_up_average(decay: float) -> Callable[[Tensors, Tensors, Tensor | int], None]:
     """An EMA that follows quickly at first, so that short trainings do not average in their random start."""
 
     @torch.no_grad()
-    def update(averaged: list[Tensor], current: list[Tensor], num_averaged: Tensor | int) -> None:
+    def update(averaged: Tensors, current: Tensors, num_averaged: Tensor | int) -> None:
         count = int(num_averaged)
         torch._foreach_lerp_(averaged, current, 1 - min(decay, (1 + count) / (10 + count)))
 

@@ -65,11 +65,13 @@ def ddim_step(noisy: Tensor, clean: Tensor, kept: float, kept_next: float) -> Te
 
 
 def half_log_snr(kept: float) -> float:
-    """lambda = log(alpha / sigma), the time in which DPM-Solver is linear."""
+    """Lambda = log(alpha / sigma), the time in which DPM-Solver is linear."""
     return 0.5 * math.log(kept / (1 - kept))
 
 
-def dpm_step(noisy: Tensor, clean: Tensor, kept: float, kept_next: float, previous: tuple[Tensor, float] | None) -> Tensor:
+def dpm_step(
+    noisy: Tensor, clean: Tensor, kept: float, kept_next: float, previous: tuple[Tensor, float] | None
+) -> Tensor:
     """One step of DPM-Solver++(2M); `previous` is the last step's (prediction, lambda), None at the first step.
 
     Source: Lu et al. 2022, algorithm 2 (arXiv:2211.01095).

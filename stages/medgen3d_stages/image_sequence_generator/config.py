@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImageSequenceGeneratorConfig:
+    """Options of the stage; every value is checked when it is set."""
+
     history: int = 2
     """Generated slices that the generator sees, L [slices]."""
     style: int = 64
@@ -45,6 +47,12 @@ class ImageSequenceGeneratorConfig:
             raise ValueError("style, style_slices, num_scales and num_layers must be at least 1")
         if not (0 <= self.short_history_probability <= 1 and 0 <= self.teacher_forced_share <= 1):
             raise ValueError("short_history_probability and teacher_forced_share must lie between 0 and 1")
-        weights = (self.l1_weight, self.feature_matching_weight, self.flow_weight, self.kl_weight, self.adversarial_weight)
+        weights = (
+            self.l1_weight,
+            self.feature_matching_weight,
+            self.flow_weight,
+            self.kl_weight,
+            self.adversarial_weight,
+        )
         if min(weights) < 0:
             raise ValueError(f"loss weights must not be negative, got {weights}")

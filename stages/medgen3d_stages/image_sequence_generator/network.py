@@ -1,5 +1,6 @@
 """The networks of the image sequence generator: style encoder, slice generator and its two discriminators."""
 
+import itertools
 from typing import NamedTuple
 
 import torch
@@ -7,12 +8,15 @@ import torch.nn.functional as F
 from monai.networks.nets import MultiScalePatchDiscriminator
 from torch import Tensor, nn
 
+from medgen3d_stages.arrays import one_hot
 from medgen3d_stages.image_sequence_generator.config import ImageSequenceGeneratorConfig
 from medgen3d_stages.layers.padding import multiple_of
 from medgen3d_stages.layers.spade import SpadeBlock
 
 SEQUENCE = 3
 """Slices that the sequence discriminator sees."""
+NO_SLICE = -1
+"""Label of every pixel of a slice that does not exist; its one-hot planes are all 0."""
 
 
 class History(NamedTuple):
@@ -36,15 +40,18 @@ class Slice(NamedTuple):
     occlusion: Tensor
 
 
+def masks_one_hot(masks: Tensor, num_labels: int) -> Tensor:
+    """[B, N, H, W] with NO_SLICE -> [B, N, K, H, W]."""
+    return one_hot(masks - NO_SLICE, num_labels + 1)[:, 1:].transpose(1, 2)
+
+
 class StyleEncoder(nn.Module):
     """Slices of a real volume -> mean and log-variance of its style."""
 
     def __init__(self, config: ImageSequenceGeneratorConfig) -> None:
         super().__init__()
         widths = (config.style_slices, *config.channels)
-        self.convolutions = nn.Sequential(
-            *(_strided(before, after) for before, after in zip(widths[:-1], widths[1:], strict=True))
-        )
+        self.convolutions = nn.Sequential(*(_strided(before, after) for before, after in itertools.pairwise(widths)))
         self.to_style = nn.Linear(config.channels[-1], 2 * config.style)
 
     def forward(self, slices: Tensor) -> tuple[Tensor, Tensor]:
@@ -62,9 +69,7 @@ class SliceGenerator(nn.Module):
         vector = config.style + 1
         self.plane_multiple = 2 ** (len(config.channels) - 1)
         self.enter = nn.Conv2d(condition + 2 * config.history, config.channels[0], 3, padding=1)
-        self.down = nn.ModuleList(
-            _strided(before, after) for before, after in zip(config.channels[:-1], config.channels[1:], strict=True)
-        )
+        self.down = nn.ModuleList(_strided(before, after) for before, after in itertools.pairwise(config.channels))
         self.middle = SpadeBlock(config.channels[-1], config.channels[-1], condition, vector, config.spade_channels)
         self.up = nn.ModuleList(
             SpadeBlock(below + beside, beside, condition, vector, config.spade_channels)

@@ -6,12 +6,9 @@ from monai.losses import PatchAdversarialLoss
 from numpy.typing import NDArray
 from torch import Tensor
 
-from medgen3d_stages.arrays import Batch, Example, Networks, one_hot
+from medgen3d_stages.arrays import Batch, Example, Networks
 from medgen3d_stages.image_sequence_generator.config import ImageSequenceGeneratorConfig
-from medgen3d_stages.image_sequence_generator.network import SEQUENCE, History, Slice
-
-NO_SLICE = -1
-"""Label of every pixel of a slice that does not exist; its one-hot planes are all 0."""
+from medgen3d_stages.image_sequence_generator.network import NO_SLICE, SEQUENCE, History, Slice, masks_one_hot
 
 
 def cut_window(example: Example, config: ImageSequenceGeneratorConfig, rng: np.random.Generator) -> Batch:
@@ -51,13 +48,13 @@ def style_places(depth: int, count: int) -> NDArray[np.intp]:
     return np.rint(np.linspace(0.25, 0.75, count) * (depth - 1)).astype(np.intp)
 
 
-def masks_one_hot(masks: Tensor, num_labels: int) -> Tensor:
-    """[B, N, H, W] with NO_SLICE -> [B, N, K, H, W]."""
-    return one_hot(masks - NO_SLICE, num_labels + 1)[:, 1:].transpose(1, 2)
-
-
 def generate_window(
-    networks: Networks, batch: Batch, config: ImageSequenceGeneratorConfig, num_labels: int, rng: torch.Generator, forced: bool
+    networks: Networks,
+    batch: Batch,
+    config: ImageSequenceGeneratorConfig,
+    num_labels: int,
+    rng: torch.Generator,
+    forced: bool,
 ) -> tuple[list[Slice], list[Tensor], Tensor, Tensor]:
     """Walk along the window; `forced` shows the generator real slices as history, otherwise its own.
 
@@ -71,7 +68,9 @@ def generate_window(
     slices, previous = [], []
     for place in range(config.history, config.history + config.window):
         first = place - config.history
-        history = History(hot[:, first : place + 1], torch.stack(seen[first:place], dim=1), batch["present"][:, first:place])
+        history = History(
+            hot[:, first : place + 1], torch.stack(seen[first:place], dim=1), batch["present"][:, first:place]
+        )
         made = networks["generator"](history, style, batch["position"][:, place])
         slices.append(made)
         previous.append(seen[-1])
@@ -80,7 +79,12 @@ def generate_window(
 
 
 def discriminator_loss(
-    networks: Networks, batch: Batch, config: ImageSequenceGeneratorConfig, num_labels: int, rng: torch.Generator, forced: bool
+    networks: Networks,
+    batch: Batch,
+    config: ImageSequenceGeneratorConfig,
+    num_labels: int,
+    rng: torch.Generator,
+    forced: bool,
 ) -> dict[str, Tensor]:
     """Least squares: real patches towards 1, generated ones towards 0."""
     with torch.no_grad():
@@ -95,12 +99,20 @@ def discriminator_loss(
 
 
 def generator_loss(
-    networks: Networks, batch: Batch, config: ImageSequenceGeneratorConfig, num_labels: int, rng: torch.Generator, forced: bool
+    networks: Networks,
+    batch: Batch,
+    config: ImageSequenceGeneratorConfig,
+    num_labels: int,
+    rng: torch.Generator,
+    forced: bool,
 ) -> dict[str, Tensor]:
     """Adversarial, feature matching, L1, flow and KL, weighted as configured."""
     slices, previous, mean, log_variance = generate_window(networks, batch, config, num_labels, rng, forced)
     adversarial = PatchAdversarialLoss(criterion="least_squares", no_activation_leastsq=True)
-    terms = {"adversarial": torch.zeros((), device=mean.device), "feature_matching": torch.zeros((), device=mean.device)}
+    terms = {
+        "adversarial": torch.zeros((), device=mean.device),
+        "feature_matching": torch.zeros((), device=mean.device),
+    }
     for _, real, fake in _judged(networks, slices, batch, config, num_labels):
         terms["adversarial"] = terms["adversarial"] + adversarial(fake[0], target_is_real=True, for_discriminator=False)
         terms["feature_matching"] = terms["feature_matching"] + feature_distance(real[1], fake[1])

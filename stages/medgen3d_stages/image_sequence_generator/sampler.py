@@ -11,8 +11,7 @@ from torch import Tensor
 from medgen3d_stages.arrays import Networks, normal
 from medgen3d_stages.contract import DataSpec
 from medgen3d_stages.image_sequence_generator.config import ImageSequenceGeneratorConfig
-from medgen3d_stages.image_sequence_generator.network import History
-from medgen3d_stages.image_sequence_generator.objective import NO_SLICE, masks_one_hot
+from medgen3d_stages.image_sequence_generator.network import NO_SLICE, History, masks_one_hot
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -86,7 +85,9 @@ def _make_slices(
     histories = [walk.history(way, number, config.history) for walk, way, number in tasks]
     masks, images, present = (torch.stack(part).to(device) for part in zip(*histories, strict=True))
     places = [walk.place(way, number) for walk, way, number in tasks]
-    positions = [(place + 0.5) / walk.depth for (walk, _, _), place in zip(tasks, places, strict=True) if place is not None]
+    positions = [
+        (place + 0.5) / walk.depth for (walk, _, _), place in zip(tasks, places, strict=True) if place is not None
+    ]
     style = torch.stack([walk.style for walk, _, _ in tasks]).to(device)
     history = History(masks_one_hot(masks, spec.num_labels), images, present)
     made = networks["generator"](history, style, torch.tensor(positions, device=device)).image.cpu()

@@ -4,10 +4,9 @@ from typing import ClassVar
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from medgen3d_stages.arrays import Batch, Example, Networks
+from medgen3d_stages.arrays import Batch, Example, Image, Mask, Networks
 from medgen3d_stages.contract import DataSpec
 from medgen3d_stages.image_sequence_generator.config import ImageSequenceGeneratorConfig
 from medgen3d_stages.image_sequence_generator.network import SEQUENCE, Discriminator, SliceGenerator, StyleEncoder
@@ -40,13 +39,18 @@ class ImageSequenceGenerator:
     def cut(self, example: Example, rng: np.random.Generator) -> Batch:
         return cut_window(example, self.config, rng)
 
-    def loss(self, turn: str, networks: Networks, batch: Batch, rng: torch.Generator, progress: float) -> dict[str, Tensor]:
+    def loss(
+        self, turn: str, networks: Networks, batch: Batch, rng: torch.Generator, progress: float
+    ) -> dict[str, Tensor]:
         forced = progress <= self.config.teacher_forced_share
         objective = {"discriminator": discriminator_loss, "generator": generator_loss}[turn]
         return objective(networks, batch, self.config, self.spec.num_labels, rng, forced)
 
-    def sample(
-        self, networks: Networks, inputs: list[ImageRequest], generators: list[torch.Generator]
-    ) -> list[NDArray[np.float32]]:
+    def sample(self, networks: Networks, inputs: list[ImageRequest], generators: list[torch.Generator]) -> list[Image]:
         """Images float32 [D, h, w] in [-1, 1], one per mask."""
         return generate_images(networks, inputs, generators, self.config, self.spec)
+
+    def preview(self, networks: Networks, example: Example, generator: torch.Generator) -> tuple[Image, Mask]:
+        """An image of random style for the real volume's mask."""
+        _, mask = example.cropped()
+        return self.sample(networks, [ImageRequest(mask=mask)], [generator])[0], mask

@@ -25,4 +25,4 @@ class SpadeBlock(nn.Module):
         inner = self.conv_in(F.leaky_relu(self.norm_in(features, condition), 0.2))
         # Shifted after the normalisation, which would take a constant away again.
         inner = self.norm_out(inner, condition) + self.shift(vector)[:, :, None, None]
-        return self.skip(features) + self.conv_out(F.leaky_relu(inner, 0.2))  # type: ignore[no-any-return]
+        return self.skip(features) + self.conv_out(F.leaky_relu(inner, 0.2))

@@ -8,6 +8,8 @@ Sampler = Literal["ddpm", "ddim", "dpm++"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MaskGeneratorConfig:
+    """Options of the stage; every value is checked when it is set."""
+
     window: int = 8
     """Consecutive slices generated together [slices]."""
     overlap: int = 2
@@ -37,9 +39,13 @@ class MaskGeneratorConfig:
 
     def __post_init__(self) -> None:
         if not 0 < self.overlap < self.window:
-            raise ValueError(f"overlap must lie between 1 and window - 1 = {self.window - 1} slices, got {self.overlap}")
+            raise ValueError(
+                f"overlap must lie between 1 and window - 1 = {self.window - 1} slices, got {self.overlap}"
+            )
         if len(self.channels) != len(self.attention_levels):
-            raise ValueError(f"{len(self.channels)} levels of channels but {len(self.attention_levels)} attention_levels")
+            raise ValueError(
+                f"{len(self.channels)} levels of channels but {len(self.attention_levels)} attention_levels"
+            )
         if any(width % 8 for width in self.channels):
             raise ValueError(f"channels must be multiples of 8 (group normalisation), got {self.channels}")
         if self.patch < 1 or self.num_res_blocks < 1:

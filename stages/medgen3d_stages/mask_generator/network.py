@@ -34,7 +34,14 @@ class MaskDenoiser(nn.Module):
         )
 
     def forward(
-        self, noisy: Tensor, known: Tensor, indicator: Tensor, valid: Tensor, position: Tensor, depth: Tensor, step: Tensor
+        self,
+        noisy: Tensor,
+        known: Tensor,
+        indicator: Tensor,
+        valid: Tensor,
+        position: Tensor,
+        depth: Tensor,
+        step: Tensor,
     ) -> Tensor:
         """Label logits.
 

@@ -34,15 +34,21 @@ class MaskRequest:
             raise ValueError(f"shape {self.shape} does not fit: at least 1 slice, at most {spec.plane} pixels in plane")
         for index, plane in self.given.items():
             if not 0 <= index < depth or plane.shape != (height, width):
-                raise ValueError(f"given slice {index} of shape {plane.shape} does not fit a mask of shape {self.shape}")
+                raise ValueError(
+                    f"given slice {index} of shape {plane.shape} does not fit a mask of shape {self.shape}"
+                )
             if plane.min() < 0 or plane.max() >= spec.num_labels:
-                raise ValueError(f"given slice {index} holds label {plane.max()}; labels are 0 to {spec.num_labels - 1}")
+                raise ValueError(
+                    f"given slice {index} holds label {plane.max()}; labels are 0 to {spec.num_labels - 1}"
+                )
 
 
 class Draft:
     """A mask in the making: which slices are known, and which windows come next."""
 
-    def __init__(self, request: MaskRequest, config: MaskGeneratorConfig, spec: DataSpec, generator: torch.Generator) -> None:
+    def __init__(
+        self, request: MaskRequest, config: MaskGeneratorConfig, spec: DataSpec, generator: torch.Generator
+    ) -> None:
         request.check(spec)
         self.config, self.generator = config, generator
         self.depth, height, width = request.shape
@@ -118,7 +124,11 @@ def draw_masks(
 
 
 def draw_windows(
-    network: MaskDenoiser, tasks: list[tuple[Draft, int]], config: MaskGeneratorConfig, spec: DataSpec, signal_kept: Tensor
+    network: MaskDenoiser,
+    tasks: list[tuple[Draft, int]],
+    config: MaskGeneratorConfig,
+    spec: DataSpec,
+    signal_kept: Tensor,
 ) -> Tensor:
     """One window per task, [len(tasks), m, H, W] integer labels on the CPU."""
     device = next(network.parameters()).device

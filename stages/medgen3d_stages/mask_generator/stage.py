@@ -4,10 +4,9 @@ from typing import ClassVar
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from medgen3d_stages.arrays import Batch, Example, Networks
+from medgen3d_stages.arrays import Batch, Example, Image, Mask, Networks
 from medgen3d_stages.contract import DataSpec
 from medgen3d_stages.diffusion.schedule import cosine_signal_kept
 from medgen3d_stages.mask_generator.config import MaskGeneratorConfig
@@ -33,11 +32,17 @@ class MaskGenerator:
     def cut(self, example: Example, rng: np.random.Generator) -> Batch:
         return cut_window(example, self.config, self.spec, rng)
 
-    def loss(self, turn: str, networks: Networks, batch: Batch, rng: torch.Generator, progress: float) -> dict[str, Tensor]:
+    def loss(
+        self, turn: str, networks: Networks, batch: Batch, rng: torch.Generator, progress: float
+    ) -> dict[str, Tensor]:
         return denoising_loss(networks["denoiser"], batch, self.config, self.signal_kept, rng)  # type: ignore[arg-type]
 
-    def sample(
-        self, networks: Networks, inputs: list[MaskRequest], generators: list[torch.Generator]
-    ) -> list[NDArray[np.integer]]:
+    def sample(self, networks: Networks, inputs: list[MaskRequest], generators: list[torch.Generator]) -> list[Mask]:
         """Integer masks [D, height, width] of the requested shapes, labels 0..K-1."""
         return draw_masks(networks["denoiser"], inputs, generators, self.config, self.spec, self.signal_kept)  # type: ignore[arg-type]
+
+    def preview(self, networks: Networks, example: Example, generator: torch.Generator) -> tuple[Image, Mask]:
+        """A mask of the real volume's size, over grey."""
+        _, real = example.cropped()
+        mask = self.sample(networks, [MaskRequest(shape=real.shape)], [generator])[0]
+        return np.zeros(mask.shape, dtype=np.float32), mask

@@ -8,6 +8,8 @@ Fusion = Literal["alternate", "average", "sequential"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RefinerConfig:
+    """Options of the stage; every value is checked when it is set."""
+
     channels: tuple[int, ...] = (32, 64, 128)
     """Features per resolution level of the U-Net; each level halves the resolution."""
     num_res_blocks: int = 1
@@ -35,14 +37,22 @@ class RefinerConfig:
 
     def __post_init__(self) -> None:
         if len(self.channels) != len(self.attention_levels):
-            raise ValueError(f"{len(self.channels)} levels of channels but {len(self.attention_levels)} attention_levels")
+            raise ValueError(
+                f"{len(self.channels)} levels of channels but {len(self.attention_levels)} attention_levels"
+            )
         if any(width % 8 for width in self.channels):
             raise ValueError(f"channels must be multiples of 8 (group normalisation), got {self.channels}")
         if self.crop % 2 ** (len(self.channels) - 1):
             raise ValueError(f"crop must be a multiple of {2 ** (len(self.channels) - 1)}, got {self.crop}")
         if not 0 <= self.mask_dropout < 1 or not 0 < self.start <= 1:
-            raise ValueError(f"mask_dropout must lie in [0, 1) and start in (0, 1], got {self.mask_dropout}, {self.start}")
+            raise ValueError(
+                f"mask_dropout must lie in [0, 1) and start in (0, 1], got {self.mask_dropout}, {self.start}"
+            )
         if not 1 <= self.sampling_steps <= self.start * self.diffusion_steps:
-            raise ValueError(f"sampling_steps must lie between 1 and start x diffusion_steps, got {self.sampling_steps}")
+            raise ValueError(
+                f"sampling_steps must lie between 1 and start x diffusion_steps, got {self.sampling_steps}"
+            )
         if self.guidance < 0 or self.slice_batch < 1:
-            raise ValueError(f"guidance must not be negative and slice_batch at least 1, got {self.guidance}, {self.slice_batch}")
+            raise ValueError(
+                f"guidance must not be negative and slice_batch at least 1, got {self.guidance}, {self.slice_batch}"
+            )

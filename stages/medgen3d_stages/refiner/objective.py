@@ -24,7 +24,9 @@ def cut_slice(example: Example, config: RefinerConfig, rng: np.random.Generator)
     index = int(rng.integers(example.mask[inside].shape[view]))
     image, mask = (np.take(array[inside], index, axis=view) for array in (example.image, example.mask))
     height, width = (min(size, config.crop) for size in image.shape)
-    row, column = (int(rng.integers(size - taken + 1)) for size, taken in zip(image.shape, (height, width), strict=True))
+    row, column = (
+        int(rng.integers(size - taken + 1)) for size, taken in zip(image.shape, (height, width), strict=True)
+    )
     rows, columns = reflected(height, config.crop), reflected(width, config.crop)
     square = np.ix_(row + rows.numpy(), column + columns.numpy())
     return {
@@ -45,7 +47,9 @@ def denoising_loss(
     step = torch.randint(0, len(signal_kept), (count,), generator=rng).to(device)
     noise = torch.randn(clean.shape, generator=rng).to(device)
     # Reflected pixels carry reflected noise, as they do in sampling.
-    noise = noise[torch.arange(count, device=device)[:, None, None], 0, batch["rows"][:, :, None], batch["columns"][:, None]][:, None]
+    noise = noise[
+        torch.arange(count, device=device)[:, None, None], 0, batch["rows"][:, :, None], batch["columns"][:, None]
+    ][:, None]
     shown = (torch.rand(count, generator=rng) >= config.mask_dropout).to(device)
     mask_one_hot = one_hot(batch["mask"], network.unet.label_nc) * shown[:, None, None, None]
     noisy = add_noise(clean, noise, step, signal_kept)

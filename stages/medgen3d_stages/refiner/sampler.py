@@ -28,7 +28,9 @@ class RefineRequest:
     def check(self, spec: DataSpec) -> None:
         """Raise ValueError, with a sentence, for what cannot be refined."""
         if self.image.ndim != 3 or self.image.shape != self.mask.shape:
-            raise ValueError(f"image and mask must be [D, h, w] of one shape, got {self.image.shape} and {self.mask.shape}")
+            raise ValueError(
+                f"image and mask must be [D, h, w] of one shape, got {self.image.shape} and {self.mask.shape}"
+            )
         if self.mask.min() < 0 or self.mask.max() >= spec.num_labels:
             raise ValueError(f"the mask holds label {self.mask.max()}; labels are 0 to {spec.num_labels - 1}")
 
@@ -36,7 +38,9 @@ class RefineRequest:
 class Refinement:
     """One volume on its way through the views."""
 
-    def __init__(self, network: SliceDenoiser, mask: Tensor, config: RefinerConfig, num_labels: int, signal_kept: Tensor) -> None:
+    def __init__(
+        self, network: SliceDenoiser, mask: Tensor, config: RefinerConfig, num_labels: int, signal_kept: Tensor
+    ) -> None:
         self.network, self.config, self.signal_kept = network, config, signal_kept
         self.mask_one_hot = one_hot(mask[None], num_labels)[0]
         self.steps = visited_steps(round(config.start * config.diffusion_steps) - 1, config.sampling_steps)
@@ -62,7 +66,12 @@ class Refinement:
         first = torch.tensor([self.steps[0]], device=image.device)
         noisy = add_noise(image[None], noise[None], first, self.signal_kept)
         final = denoise(
-            noisy, self.steps, self.signal_kept, lambda x, step: self._predict(x[0], step, view_of[step])[None], "ddim", []
+            noisy,
+            self.steps,
+            self.signal_kept,
+            lambda x, step: self._predict(x[0], step, view_of[step])[None],
+            "ddim",
+            [],
         )
         return final[0].clamp(-1, 1)
 
@@ -71,14 +80,17 @@ class Refinement:
         slices, masks = noisy.movedim(view, 0)[:, None], self.mask_one_hot.movedim(view + 1, 0)
         clean = [
             self._predict_slices(part, hot, step, view)
-            for part, hot in zip(slices.split(self.config.slice_batch), masks.split(self.config.slice_batch), strict=True)
+            for part, hot in zip(
+                slices.split(self.config.slice_batch), masks.split(self.config.slice_batch), strict=True
+            )
         ]
         return torch.cat(clean)[:, 0].movedim(0, view)
 
     def _predict_slices(self, slices: Tensor, mask_one_hot: Tensor, step: int, view: int) -> Tensor:
         height, width = slices.shape[-2:]
         rows, columns = (
-            reflected(size, multiple_of(size, self.network.plane_multiple)).to(slices.device) for size in (height, width)
+            reflected(size, multiple_of(size, self.network.plane_multiple)).to(slices.device)
+            for size in (height, width)
         )
         padded, hot = slices[..., rows, :][..., columns], mask_one_hot[..., rows, :][..., columns]
         steps = torch.full((len(slices),), step, device=slices.device)

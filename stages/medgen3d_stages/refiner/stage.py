@@ -4,10 +4,9 @@ from typing import ClassVar
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from medgen3d_stages.arrays import Batch, Example, Networks
+from medgen3d_stages.arrays import Batch, Example, Image, Mask, Networks
 from medgen3d_stages.contract import DataSpec
 from medgen3d_stages.diffusion.schedule import cosine_signal_kept
 from medgen3d_stages.refiner.config import RefinerConfig
@@ -33,11 +32,16 @@ class Refiner:
     def cut(self, example: Example, rng: np.random.Generator) -> Batch:
         return cut_slice(example, self.config, rng)
 
-    def loss(self, turn: str, networks: Networks, batch: Batch, rng: torch.Generator, progress: float) -> dict[str, Tensor]:
+    def loss(
+        self, turn: str, networks: Networks, batch: Batch, rng: torch.Generator, progress: float
+    ) -> dict[str, Tensor]:
         return denoising_loss(networks["denoiser"], batch, self.config, self.signal_kept, rng)  # type: ignore[arg-type]
 
-    def sample(
-        self, networks: Networks, inputs: list[RefineRequest], generators: list[torch.Generator]
-    ) -> list[NDArray[np.float32]]:
+    def sample(self, networks: Networks, inputs: list[RefineRequest], generators: list[torch.Generator]) -> list[Image]:
         """Refined images, float32 [D, h, w] in [-1, 1]."""
         return refine_volumes(networks["denoiser"], inputs, generators, self.config, self.spec, self.signal_kept)  # type: ignore[arg-type]
+
+    def preview(self, networks: Networks, example: Example, generator: torch.Generator) -> tuple[Image, Mask]:
+        """The real volume, refined: what the texture becomes."""
+        image, mask = example.cropped()
+        return self.sample(networks, [RefineRequest(image=image, mask=mask)], [generator])[0], mask
