@@ -5,7 +5,6 @@
 """
 
 import dataclasses
-import hashlib
 import json
 import shutil
 import uuid
@@ -124,10 +123,6 @@ class Bundle:
     info: BundleInfo
     provenance: Provenance
 
-    def sha256(self) -> dict[str, str]:
-        """The hash of each file of the bundle, by file name."""
-        return {name: _sha256(self.root / name) for name in FILES}
-
     def trained_stage(self, device: str = "cpu") -> "TrainedStage":
         """Build the stage's sampled networks on `device` and fill them with the bundle's weights.
 
@@ -152,7 +147,7 @@ class Bundle:
         _load_weights(self.root / WEIGHTS, networks)
         for network in networks.values():
             network.requires_grad_(False).eval().to(device)
-        return TrainedStage(stage, networks, torch.device(device))
+        return TrainedStage(stage, networks)
 
 
 def write_bundle(
@@ -163,7 +158,7 @@ def write_bundle(
     Args:
         root: The bundle's folder.
         info: Which stage this is, how it is built and on what data.
-        weights: The state of each of the stage's sampled networks, named `network/parameter`.
+        weights: The `named_weights` of the stage's sampled networks.
         provenance: Where the bundle comes from.
         preview_png: A picture of samples, as a PNG file's bytes.
 
@@ -202,6 +197,11 @@ def read_bundle(root: Path) -> Bundle:
     return Bundle(root=root, info=info, provenance=read_versioned(root / PROVENANCE, Provenance, REMEDY))
 
 
+def named_weights(networks: "Networks") -> "dict[str, Tensor]":
+    """The state of networks as a bundle names it: `network/parameter`, buffers included, without copying."""
+    return {f"{name}/{key}": value for name, network in networks.items() for key, value in network.state_dict().items()}
+
+
 def _save_weights(path: Path, weights: "dict[str, Tensor]") -> None:
     from safetensors.torch import save_file
 
@@ -222,9 +222,7 @@ def _load_weights(path: Path, networks: "Networks") -> None:
     """
     from safetensors import SafetensorError, safe_open
 
-    expected = {
-        f"{name}/{key}": value for name, network in networks.items() for key, value in network.state_dict().items()
-    }
+    expected = named_weights(networks)
     try:
         with safe_open(path, framework="pt") as file:
             found = set(file.keys())
@@ -258,8 +256,3 @@ def _dataclass(kind: type[Config], values: dict[str, object], path: Path, where:
         first = error.errors()[0]
         field = ".".join([where, *(str(part) for part in first["loc"])])
         raise ArtifactError(str(path), f"{field}: {first['msg']}", f"a valid {kind.__name__}", REMEDY) from error
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,15 +1,17 @@
-import hashlib
 import json
+import pickle
+import struct
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
-from medgen3d.artifacts.bundle import BundleDataset, BundleInfo, read_bundle, write_bundle
+from medgen3d.artifacts.bundle import BundleDataset, BundleInfo, named_weights, read_bundle, write_bundle
 from medgen3d.artifacts.prepared_set import (
     CaseEntry,
     DatasetInfo,
@@ -18,6 +20,9 @@ from medgen3d.artifacts.prepared_set import (
     write_info,
 )
 from medgen3d.core.errors import ArtifactError, DataError
+from medgen3d.core.hashing import sha256_of
+from medgen3d_stages.catalogue import STAGE_NAMES, config_type, make_stage
+from medgen3d_stages.contract import DataSpec
 
 
 def edit(path: Path, **changes: object) -> None:
@@ -37,15 +42,17 @@ def test_what_was_written_is_read_back(tmp_path, write_toy_bundle):
     assert torch.equal(weights["net/weight"], torch.randn(3, 2, generator=numbers))
 
 
-def test_a_bundle_is_four_files_and_its_hashes_are_those_of_the_files(tmp_path, write_toy_bundle):
-    bundle = read_bundle(write_toy_bundle(tmp_path / "bundle"))
-    files = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in bundle.root.iterdir()}
+def hashes(root: Path) -> dict[str, str]:
+    return {path.name: sha256_of(path) for path in root.iterdir()}
+
+
+def test_a_bundle_is_four_files(tmp_path, write_toy_bundle):
+    files = hashes(write_toy_bundle(tmp_path / "bundle"))
     assert set(files) == {"config.json", "weights.safetensors", "provenance.json", "preview.png"}
-    assert bundle.sha256() == files
 
 
 def test_equal_bundles_have_equal_weight_files(tmp_path, write_toy_bundle):
-    one, two = (read_bundle(write_toy_bundle(tmp_path / name)).sha256() for name in ("one", "two"))
+    one, two = (hashes(write_toy_bundle(tmp_path / name)) for name in ("one", "two"))
     assert one["weights.safetensors"] == two["weights.safetensors"]
     assert one["config.json"] == two["config.json"]
 
@@ -67,9 +74,10 @@ def test_a_folder_that_is_no_bundle_is_never_replaced(tmp_path, write_toy_bundle
 
 def test_weights_of_a_training_that_diverged_are_refused_and_the_old_bundle_stays(tmp_path, write_toy_bundle):
     old = read_bundle(write_toy_bundle(tmp_path / "bundle"))
+    before = hashes(old.root)
     with pytest.raises(DataError, match="net/bias holds NaN or infinite weights"):
         write_bundle(old.root, old.info, {"net/bias": torch.tensor([1.0, np.inf])}, old.provenance, b"")
-    assert read_bundle(old.root).sha256() == old.sha256()
+    assert hashes(old.root) == before
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
 
 
@@ -153,3 +161,134 @@ def test_reading_a_bundle_loads_no_torch(tmp_path, write_toy_bundle):
         f"read_bundle(pathlib.Path({str(root)!r})); assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.fixture
+def write_trained(tmp_path, write_toy_bundle) -> Callable[..., Path]:
+    """write_trained(stage, **fields of the info): a bundle with a tiny stage's fresh weights."""
+
+    def write(name: str = "mask_generator", **changes: object) -> Path:
+        info = read_bundle(write_toy_bundle(tmp_path / "toy", name)).info
+        config = {"channels": [8, 8]}
+        if name != "image_sequence_generator":
+            config |= {"attention_levels": [False, False]}
+        stage = make_stage(name, config_type(name)(**config), DataSpec(**info.spec))
+        networks = stage.build()
+        weights = named_weights({name: networks[name] for name in stage.sampled})
+        info = info.model_copy(update={"stage_config": config} | changes)
+        write_bundle(tmp_path / "trained", info, weights, read_bundle(tmp_path / "toy").provenance, b"")
+        return tmp_path / "trained"
+
+    return write
+
+
+@pytest.mark.parametrize("stage", STAGE_NAMES)
+def test_a_trained_stage_has_the_written_weights_and_no_more_than_the_sampled_networks(write_trained, stage):
+    root = write_trained(stage)
+    trained = read_bundle(root).trained_stage()
+    assert trained.stage.name == stage
+    assert tuple(trained.networks) == trained.stage.sampled
+    written = load_file(root / "weights.safetensors")
+    for name, network in trained.networks.items():
+        for key, value in network.state_dict().items():
+            assert torch.equal(value, written.pop(f"{name}/{key}"))
+    assert not written
+    for network in trained.networks.values():
+        assert not network.training
+        assert not any(parameter.requires_grad for parameter in network.parameters())
+
+
+def test_reading_a_trained_stage_leaves_the_callers_random_stream_alone(write_trained):
+    bundle = read_bundle(write_trained())
+    torch.manual_seed(11)
+    expected = torch.rand(3)
+    torch.manual_seed(11)
+    bundle.trained_stage()
+    assert torch.equal(torch.rand(3), expected)
+
+
+def lose_one(tensors: dict[str, torch.Tensor], name: str) -> None:
+    del tensors[name]
+
+
+def add_one(tensors: dict[str, torch.Tensor], name: str) -> None:
+    tensors[f"{name}_more"] = torch.ones(2)
+
+
+def reshape_one(tensors: dict[str, torch.Tensor], name: str) -> None:
+    tensors[name] = torch.ones(3, 7)
+
+
+def widen_one(tensors: dict[str, torch.Tensor], name: str) -> None:
+    tensors[name] = tensors[name].double()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lose_one, "found no tensor {name}, expected one by that name."),
+        (add_one, "found an unknown tensor {name}_more, expected none by that name."),
+        (reshape_one, "found shape [3, 7] of tensor {name}, expected shape {shape}."),
+        (widen_one, "found dtype torch.float64 of tensor {name}, expected dtype torch.float32."),
+    ],
+)
+def test_a_tensor_that_does_not_fit_the_networks_is_named(write_trained, change, message):
+    root = write_trained()
+    tensors = load_file(root / "weights.safetensors")
+    name = max(tensors)
+    sentence = message.format(name=name, shape=list(tensors[name].shape))
+    change(tensors, name)
+    save_file(tensors, root / "weights.safetensors")
+    with pytest.raises(ArtifactError) as caught:
+        read_bundle(root).trained_stage()
+    assert sentence in str(caught.value)
+
+
+def cut_short(content: bytes) -> bytes:
+    return content[:-1]
+
+
+def append(content: bytes) -> bytes:
+    return content + b"\0"
+
+
+def claim_a_huge_header(content: bytes) -> bytes:
+    return struct.pack("<Q", 2**62) + content[8:]
+
+
+def claim_huge_tensors(content: bytes) -> bytes:
+    header = json.dumps({"net/a": {"dtype": "F32", "shape": [2**40], "data_offsets": [0, 2**42]}}).encode()
+    return struct.pack("<Q", len(header)) + header
+
+
+def turn_into_a_pickle(content: bytes) -> bytes:
+    return pickle.dumps({"weights": [1.0]})
+
+
+@pytest.mark.parametrize("damage", [cut_short, append, claim_a_huge_header, claim_huge_tensors, turn_into_a_pickle])
+def test_a_damaged_weights_file_is_one_sentence(write_trained, damage):
+    path = write_trained() / "weights.safetensors"
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(ArtifactError, match=r"weights.safetensors: found an unreadable file .* expected safetensors"):
+        read_bundle(path.parent).trained_stage()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"stage": "painter"}, "found stage 'painter', expected one of ('mask_generator',"),
+        ({"stage_config": {"windw": 8}}, "found an unknown field stage_config.windw"),
+        ({"stage_config": {"window": "many"}}, "stage_config.window: Input should be a valid integer"),
+        ({"stage_config": {"window": 4, "overlap": 4}}, "overlap must lie between 1 and window - 1 = 3 slices, got 4"),
+    ],
+)
+def test_a_config_that_the_stage_refuses_is_named(write_trained, changes, message):
+    root = write_trained(**changes)
+    with pytest.raises(ArtifactError) as caught:
+        read_bundle(root).trained_stage()
+    assert message in str(caught.value)
+
+
+def test_a_config_is_the_one_that_was_trained_with_tuples_included(write_trained):
+    config = read_bundle(write_trained("refiner")).trained_stage().stage.config
+    assert config == config_type("refiner")(channels=(8, 8), attention_levels=(False, False))
