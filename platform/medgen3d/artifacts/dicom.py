@@ -64,8 +64,7 @@ def read_series(folder: Path) -> VolumeFile:
     _check_alike(folder, slices)
     slices.sort(key=lambda one: one.height)
     step = _checked_step(folder, slices)
-    voxels = _stack(slices)
-    return in_ras(voxels, _affine(slices[0], step), voxels.dtype.name)
+    return in_ras(_stack(slices), _affine(slices[0], step))
 
 
 def _read_slices(folder: Path) -> list[_Slice]:

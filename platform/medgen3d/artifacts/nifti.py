@@ -34,9 +34,9 @@ _MAX_TRAILING_BYTES = 2**20
 class VolumeFile(NamedTuple):
     """What a file (or a DICOM series) holds.
 
-    volume: In RAS memory order [D, H, W], in the file's own voxel type (floating where the file asks for scaling).
+    volume: In RAS memory order [D, H, W], in the file's own voxel type (float32 where the file asks for scaling).
     axis_codes: Orientation of the file, such as "LPS".
-    dtype: numpy name of the voxel type in which the file's values can be written again.
+    dtype: numpy name of the voxel type.
     """
 
     volume: Volume
@@ -66,8 +66,8 @@ class _Layout(NamedTuple):
 def read(path: Path, max_bytes: int = MAX_BYTES) -> VolumeFile:
     """Read one volume and turn it to RAS.
 
-    The affine is rounded to float32, the precision in which a NIfTI header holds it, so that a volume written and
-    read again has exactly the same affine.
+    The affine is rounded to float32, the precision in which a NIfTI header holds it, so that a volume written in the
+    orientation of its file and read again has exactly the same affine.
 
     Args:
         path: A `.nii` or `.nii.gz` file of three axes; further axes of length 1 are dropped.
@@ -79,7 +79,7 @@ def read(path: Path, max_bytes: int = MAX_BYTES) -> VolumeFile:
     with _readable(path) as file:
         layout = _read_layout(path, file, max_bytes)
         voxels = _read_voxels(path, file, layout)
-    return in_ras(voxels, layout.affine, "float32" if layout.is_scaled else voxels.dtype.name)
+    return in_ras(voxels, layout.affine)
 
 
 def write(path: Path, volume: Volume, axis_codes: str = "RAS", dtype: DTypeLike | None = None) -> None:
@@ -114,14 +114,14 @@ def write(path: Path, volume: Volume, axis_codes: str = "RAS", dtype: DTypeLike 
     unfinished.replace(path)
 
 
-def in_ras(array: NDArray[np.generic], affine: Affine, dtype: str) -> VolumeFile:
+def in_ras(array: NDArray[np.generic], affine: Affine) -> VolumeFile:
     """An array in a file's own (x, y, z) order -> its volume on the RAS grid; exact, nothing is interpolated."""
     turn = ornt_transform(io_orientation(affine), _RAS)
     volume = Volume(
         voxels=np.ascontiguousarray(apply_orientation(array, turn).transpose(2, 1, 0)),
         affine=affine @ inv_ornt_aff(turn, array.shape),
     )
-    return VolumeFile(volume, "".join(nib.aff2axcodes(affine)), dtype)
+    return VolumeFile(volume, "".join(nib.aff2axcodes(affine)), array.dtype.name)
 
 
 @contextlib.contextmanager
@@ -203,7 +203,7 @@ def _read_voxels(path: Path, file: IO[bytes], layout: _Layout) -> NDArray[np.gen
         raise VolumeFileError(str(path), "more bytes than the header declares", _EXPECTED, _RESTORE)
     stored = np.frombuffer(content, dtype=layout.dtype).reshape(layout.shape, order="F")
     stored = stored.astype(layout.dtype.newbyteorder("="), copy=False)
-    return stored * layout.slope + layout.intercept if layout.is_scaled else stored
+    return (stored * layout.slope + layout.intercept).astype(np.float32) if layout.is_scaled else stored
 
 
 def _cast(array: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[np.generic]:

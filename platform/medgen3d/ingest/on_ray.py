@@ -113,7 +113,7 @@ def _prepare_all(out: Path, plan: Plan, num_workers: int | None, progress: Progr
         cases = plan.cases[part * CASES_PER_PART : (part + 1) * CASES_PER_PART]
         try:
             write_part(out, part, (prepare(case, plan.info) for case in cases))
-        except DataError as error:  # as a value: Ray would wrap it into errors of its own
+        except (DataError, OSError) as error:  # as a value: Ray would wrap it into errors of its own
             return {"num_cases": 0, "error": str(error)}
         return {"num_cases": len(cases), "error": ""}
 
@@ -141,4 +141,5 @@ def _map(function: Callable[[Row], Row], items: list[int], num_workers: int | No
     with ray.data.DataContext.current(context):
         rows = ray.data.from_items([{"item": item} for item in items], override_num_blocks=len(items))
         compute = ray.data.TaskPoolStrategy(size=num_workers)
-        yield from rows.map(function, compute=compute).iter_rows()
+        results = rows.map(function, compute=compute)
+    yield from results.iter_rows()

@@ -42,13 +42,19 @@ def begin(out: Path, plan: Plan) -> list[int]:
     """Make the folder ready for a plan, removing what another plan left, and list the parts that are yet to be made.
 
     From here on until `dataset.yaml` is written the folder is no prepared set.
+
+    Raises:
+        DataError: The folder cannot be written.
     """
-    (out / "cases").mkdir(parents=True, exist_ok=True)
-    (out / "dataset.yaml").unlink(missing_ok=True)
-    if not _is_from(out, plan):
-        for part in (out / "cases").glob("part-*"):
-            part.unlink()
-        (out / _PLAN_FILE).write_text(plan.hash + "\n")
+    try:
+        (out / "cases").mkdir(parents=True, exist_ok=True)
+        (out / "dataset.yaml").unlink(missing_ok=True)
+        if not _is_from(out, plan):
+            for part in (out / "cases").glob("part-*"):
+                part.unlink()
+            (out / _PLAN_FILE).write_text(plan.hash + "\n")
+    except OSError as error:
+        raise DataError(f"cannot write to {out}: {error}. Give a folder that can be written.") from error
     return missing_parts(out, plan)
 
 

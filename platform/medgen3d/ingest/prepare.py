@@ -22,10 +22,12 @@ def prepare(case: CasePlan, info: DatasetInfo) -> PreparedCase:
     Raises:
         DataError: A file cannot be read any more, or nothing of the mask is left on the training grid.
     """
-    image = resample(read_image(case.pair.image).volume, info.spacing_mm, "linear")
-    mask = resample(nifti.read(case.pair.mask).volume, info.spacing_mm, "nearest")
-    image, mask = crop(image, info.plane), crop(mask, info.plane)
-    labels = info.label_table.to_contiguous(mask.voxels.astype(np.uint16))
+    raw = read_image(case.pair.image).volume
+    # Verified to lie where the image lies; with the very same affine both are resampled to the very same grid.
+    raw_mask = Volume(voxels=nifti.read(case.pair.mask).volume.voxels.astype(np.uint16), affine=raw.affine)
+    image = crop(resample(raw, info.spacing_mm, "linear"), info.plane)
+    mask = crop(resample(raw_mask, info.spacing_mm, "nearest"), info.plane)
+    labels = info.label_table.to_contiguous(np.asarray(mask.voxels, dtype=np.uint16))
     if not labels.any():
         raise DataError(
             f"case {case.pair.case}: no labelled voxel is left at {info.spacing_mm} mm in a plane of {info.plane}. "
