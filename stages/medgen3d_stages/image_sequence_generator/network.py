@@ -132,8 +132,9 @@ class Discriminator(nn.Module):
 
     def __init__(self, config: ImageSequenceGeneratorConfig, num_labels: int, num_slices: int, num_scales: int) -> None:
         super().__init__()
-        # The coarsest scale halves the plane this often; smaller planes are padded so that something is left.
-        self.smallest_side = 2 ** (config.num_layers * num_scales + 1)
+        # The coarsest scale halves the plane this often and then takes one pixel off; smaller planes are padded, so
+        # that 2 x 2 pixels are left, the fewest that can be normalised.
+        self.smallest_side = 3 * 2 ** (config.num_layers * num_scales)
         self.scales = MultiScalePatchDiscriminator(
             num_d=num_scales,
             num_layers_d=config.num_layers,
