@@ -77,9 +77,10 @@ def split_patients(patients: set[str], shares: tuple[float, float, float], seed:
 
 
 def _counts(num_patients: int, shares: tuple[float, float, float]) -> list[int]:
-    exact = [round(num_patients * share, 9) for share in shares]  # 0.7 * 10 is a hair less than 7
-    counts = [int(count) for count in exact]
-    by_remainder = sorted(range(3), key=lambda index: (counts[index] - exact[index], index))
+    exact = [num_patients * share for share in shares]
+    counts = [int(count + 1e-9) for count in exact]  # shares are decimal: 0.7 * 10 must not fall short of 7
+    remainders = [round(wanted - count, 6) for wanted, count in zip(exact, counts, strict=True)]
+    by_remainder = sorted(range(3), key=lambda index: (-remainders[index], index))
     for index in by_remainder[: num_patients - sum(counts)]:
         counts[index] += 1
     if num_patients and not counts[0]:
