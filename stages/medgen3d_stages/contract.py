@@ -41,11 +41,13 @@ class DataSpec:
 class Stage(Protocol):
     """One stage of the chain mask -> image sequence -> refined volume.
 
+    spec: What it was told of the data.
     name: Name of the stage's package.
     turns: The turns of one training step, in order, each with the networks that it trains.
     sampled: The networks that `sample` needs; a bundle holds these, as EMA weights.
     """
 
+    spec: DataSpec
     name: ClassVar[str]
     turns: ClassVar[dict[str, tuple[str, ...]]]
     sampled: ClassVar[tuple[str, ...]]

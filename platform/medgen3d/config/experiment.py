@@ -120,6 +120,8 @@ class ClusterConfig(_Section):
     """Torch threads per worker; Ray would otherwise derive them from the logical CPUs."""
     max_failures: NonNegativeInt = 3
     """Lost workers after which training gives up; until then it continues from its last checkpoint."""
+    wait_for_resources: bool = False
+    """Wait for machines that an autoscaler may still add, instead of refusing what the cluster has no room for."""
 
 
 class StageActors(_Section):

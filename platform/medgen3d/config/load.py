@@ -151,4 +151,4 @@ def _sentence(error: ValidationError) -> str:
 
 def _nearest(found: str, allowed: Sequence[str], above: str = "") -> str:
     near = difflib.get_close_matches(above + found, allowed, n=1)
-    return f", did you mean {near[0]!r}?" if near else ""
+    return f" (did you mean {near[0]!r}?)" if near else ""

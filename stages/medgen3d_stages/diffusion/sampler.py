@@ -50,7 +50,7 @@ def denoise(
 
 
 def ddpm_step(noisy: Tensor, clean: Tensor, kept: float, kept_next: float, noise: Tensor) -> Tensor:
-    """One draw from the posterior of the less noisy sample. Source: Ho et al. 2020, eqs. 6-7, for steps of any length."""
+    """One draw from the posterior of the less noisy sample. Source: Ho et al. 2020, eqs. 6-7."""
     step_kept = kept / kept_next
     to_clean = math.sqrt(kept_next) * (1 - step_kept) / (1 - kept)
     to_noisy = math.sqrt(step_kept) * (1 - kept_next) / (1 - kept)

@@ -11,28 +11,28 @@ class ImageSequenceGeneratorConfig:
     """Generated slices that the generator sees, L [slices]."""
     style: int = 64
     """Numbers in the style vector."""
-    channels: tuple[int, ...] = (32, 64, 128, 128)
+    channels: tuple[int, ...] = (32, 64, 96, 128)
     """Features per resolution level of the generator; each level halves the resolution."""
-    spade_channels: int = 32
+    spade_channels: int = 16
     """Hidden features of each SPADE normalisation."""
-    discriminator_channels: int = 32
+    discriminator_channels: int = 16
     """Features of the first layer of each discriminator."""
     num_scales: int = 2
     """Scales of the slice discriminator."""
     num_layers: int = 2
     """Strided layers of the finest discriminator."""
-    window: int = 5
+    window: int = 4
     """Slices that are generated in a row in training [slices]."""
     style_slices: int = 5
     """Slices of the real volume, evenly spaced, that the style encoder sees [slices]."""
-    short_history_probability: float = 0.3
+    short_history_probability: float = 0.5
     """Share of training windows that start with less than the full history."""
     teacher_forced_share: float = 0.3
     """Share of the training in which the history is real; after it, the generator sees its own slices."""
     l1_weight: float = 10.0
     feature_matching_weight: float = 10.0
     flow_weight: float = 10.0
-    kl_weight: float = 0.05
+    kl_weight: float = 0.002
     adversarial_weight: float = 1.0
     """Weights of the losses in the generator's turn."""
 

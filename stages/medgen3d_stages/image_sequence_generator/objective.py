@@ -55,17 +55,17 @@ def generate_window(
     num_labels: int,
     rng: torch.Generator,
     forced: bool,
-) -> tuple[list[Slice], list[Tensor], Tensor, Tensor]:
+) -> tuple[list[Slice], Tensor, Tensor]:
     """Walk along the window; `forced` shows the generator real slices as history, otherwise its own.
 
     Returns:
-        The slices, the previous slice [B, H, W] that each was made from, and the style's mean and log-variance.
+        The slices, and the style's mean and log-variance.
     """
     mean, log_variance = networks["style_encoder"](batch["style_slices"])
     style = mean + (0.5 * log_variance).exp() * torch.randn(mean.shape, generator=rng).to(mean.device)
     hot = masks_one_hot(batch["masks"], num_labels)
     seen = [batch["images"][:, place] for place in range(config.history)]
-    slices, previous = [], []
+    slices = []
     for place in range(config.history, config.history + config.window):
         first = place - config.history
         history = History(
@@ -73,9 +73,8 @@ def generate_window(
         )
         made = networks["generator"](history, style, batch["position"][:, place])
         slices.append(made)
-        previous.append(seen[-1])
         seen.append(batch["images"][:, place] if forced else made.image)
-    return slices, previous, mean, log_variance
+    return slices, mean, log_variance
 
 
 def discriminator_loss(
@@ -107,7 +106,7 @@ def generator_loss(
     forced: bool,
 ) -> dict[str, Tensor]:
     """Adversarial, feature matching, L1, flow and KL, weighted as configured."""
-    slices, previous, mean, log_variance = generate_window(networks, batch, config, num_labels, rng, forced)
+    slices, mean, log_variance = generate_window(networks, batch, config, num_labels, rng, forced)
     adversarial = PatchAdversarialLoss(criterion="least_squares", no_activation_leastsq=True)
     terms = {
         "adversarial": torch.zeros((), device=mean.device),
@@ -142,7 +141,7 @@ def reconstruction(slices: list[Slice], batch: Batch, config: ImageSequenceGener
 
 
 def feature_distance(real: list[list[Tensor]], fake: list[list[Tensor]]) -> Tensor:
-    """Mean absolute difference of discriminator features, averaged over layers and scales; no gradient into the real."""
+    """Mean absolute difference of discriminator features, averaged over layers and scales."""
     distances = [
         (on_fake.float() - on_real.float().detach()).abs().mean()
         for real_scale, fake_scale in zip(real, fake, strict=True)

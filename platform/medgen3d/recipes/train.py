@@ -1,0 +1,75 @@
+"""Train stages one after the other, log each to MLflow and register its bundle."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from medgen3d.artifacts.prepared_set import PreparedSet
+from medgen3d.config.experiment import ExperimentConfig
+from medgen3d.registry.tracking import RunLog, Tracking, start_run
+from medgen3d.registry.bundles import register_bundle
+from medgen3d.registry.versions import Version
+from medgen3d.training.on_ray import Progress, Trained, train_stage
+from medgen3d.training.run import TrainingRun, begin, remember_mlflow
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StageResult:
+    """What became of one stage. `version` is None when training was stopped before its last step."""
+
+    trained: Trained
+    version: Version | None
+
+
+def plan_runs(stages: Sequence[str], data: Path, config: ExperimentConfig, name: str | None) -> list[TrainingRun]:
+    """The runs that `train_stages` would do; nothing is written.
+
+    Raises:
+        ArtifactError: `data` is no prepared set.
+    """
+    prepared = PreparedSet(data)
+    return [TrainingRun.of(name, stage, prepared, config) for stage in stages]
+
+
+def train_stages(
+    runs: Sequence[TrainingRun], data: Path, config: ExperimentConfig, progress: Progress, *, resume: bool = False
+) -> list[StageResult]:
+    """Train each run in turn; ends early when one is stopped.
+
+    With `resume`, stages that are finished are left as they are, and those that have not begun are started.
+
+    Raises:
+        DataError: A run exists already (without `resume`), or is another one than the configuration describes.
+        TrainingFailedError: A stage failed; the stages before it are registered.
+    """
+    tracking = Tracking.of(config.storage)
+    root = config.storage.training_dir
+    begun = [begin(run, root, resume=resume) for run in runs]
+    results = []
+    for run in begun:
+        result = _train_and_register(run, data, config, tracking, progress)
+        results.append(result)
+        if result.version is None:
+            break
+    return results
+
+
+def _train_and_register(
+    run: TrainingRun, data: Path, config: ExperimentConfig, tracking: Tracking, progress: Progress
+) -> StageResult:
+    if run.mlflow_run is None:
+        tags = {"stage": run.stage, "dataset": run.dataset, "dataset_digest": run.dataset_digest}
+        run_id = start_run(tracking, run.dataset, run.folder_name, tags, config.model_dump(mode="json"))
+        run = remember_mlflow(run, config.storage.training_dir, run_id)
+    run_log = RunLog(tracking.uri, str(run.mlflow_run))
+    try:
+        trained = train_stage(run, data, config, run_log, progress)
+    except BaseException:
+        run_log.finish("FAILED")
+        raise
+    if trained.bundle is None:
+        run_log.finish("KILLED")
+        return StageResult(trained=trained, version=None)
+    version = register_bundle(tracking, trained.bundle)
+    run_log.finish("FINISHED")
+    return StageResult(trained=trained, version=version)
