@@ -54,7 +54,7 @@ def real_data() -> Path:
 
 @pytest.fixture
 def write_toy_bundle() -> Callable[..., Path]:
-    """write_toy_bundle(root, stage, seed=0, **fields of the dataset): a bundle with two small tensors as weights."""
+    """write_toy_bundle(root, stage, seed, parent_run, **fields of the dataset): a bundle with two small tensors."""
     import torch
 
     from medgen3d.artifacts.bundle import BundleInfo, write_bundle
@@ -74,13 +74,16 @@ def write_toy_bundle() -> Callable[..., Path]:
         "digest": "d" * 64,
     }
 
-    def write(root: Path, stage: str = "mask_generator", seed: int = 0, **changes: object) -> Path:
+    def write(
+        root: Path, stage: str = "mask_generator", seed: int = 0, parent_run: str | None = None, **changes: object
+    ) -> Path:
         dataset = toy | changes
         spec = {"num_labels": len(dataset["labels"]), "plane": dataset["plane"], "max_depth": 6}
         info = BundleInfo(
             stage=stage, stage_config={}, spec=spec | {"spacing_mm": dataset["spacing_mm"]}, dataset=dataset
         )
-        provenance = Provenance(dataset_name=dataset["name"], dataset_digest="d" * 64, config_hash="c" * 64, seed=seed)
+        origin = {"dataset_name": dataset["name"], "dataset_digest": dataset["digest"], "parent_run": parent_run}
+        provenance = Provenance(config_hash="c" * 64, seed=seed, **origin)
         numbers = torch.Generator().manual_seed(seed)
         weights = {name: torch.randn(3, 2, generator=numbers) for name in ("net/weight", "net/scale")}
         write_bundle(root, info, weights, provenance, b"\x89PNG\r\n\x1a\n")

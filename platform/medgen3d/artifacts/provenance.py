@@ -22,7 +22,7 @@ class Provenance(BaseModel):
     created: ISO 8601, UTC.
     dataset_digest: `PreparedSet.digest` of the data that the artifact was made from.
     config_hash: `config_hash` of the whole experiment's configuration.
-    parent_run: The tracking run that made the artifact, if there was one.
+    parent_run: The tracking run that made the artifact, under which the registry files it; None without tracking.
     versions: Of the libraries that decide the numbers.
     """
 
