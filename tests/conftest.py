@@ -52,7 +52,7 @@ def real_data() -> Path:
     return Path(folder)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def write_toy_bundle() -> Callable[..., Path]:
     """write_toy_bundle(root, stage, seed, parent_run, **fields of the dataset): a bundle with two small tensors."""
     import torch
@@ -90,3 +90,49 @@ def write_toy_bundle() -> Callable[..., Path]:
         return root
 
     return write
+
+
+@pytest.fixture(scope="session")
+def tiny_pipeline(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Bundles of the three stages with small random networks, by stage: their samples are noise of the right form."""
+    import torch
+
+    from medgen3d.artifacts.bundle import BundleInfo, named_weights, write_bundle
+    from medgen3d.artifacts.provenance import Provenance
+    from medgen3d_stages.catalogue import config_type, make_stage
+    from medgen3d_stages.contract import DataSpec
+
+    dataset = {
+        "name": "knee",
+        "modality": "MR",
+        "phantom": True,
+        "labels": {0: "background", 7: "bone", 300: "cartilage"},
+        "spacing_mm": (3.0, 0.5, 0.75),
+        "plane": (16, 24),
+        "axis_codes": "LPS",
+        "image_dtype": "int16",
+        "inverse": {"low": -100.0, "high": 300.0},
+        "shapes": [(5, 14, 22, 3), (6, 16, 24, 1), (9, 13, 20, 2)],
+        "digest": "d" * 64,
+    }
+    options = {
+        "mask_generator": {"window": 4, "overlap": 1, "channels": (8, 16), "attention_levels": (False, True)},
+        "image_sequence_generator": {"style": 4, "channels": (8, 16), "spade_channels": 8},
+        "refiner": {"channels": (8, 16), "attention_levels": (False, True), "spade_channels": 8, "crop": 16},
+    }
+    few_steps = {"mask_generator": {"sampling_steps": 3}, "refiner": {"sampling_steps": 3}}
+    spec = {"num_labels": 3, "plane": dataset["plane"], "spacing_mm": dataset["spacing_mm"], "max_depth": 9}
+    root = tmp_path_factory.mktemp("tiny_pipeline")
+    for stage_name, chosen in options.items():
+        chosen |= few_steps.get(stage_name, {})
+        stage = make_stage(stage_name, config_type(stage_name)(**chosen), DataSpec(**spec))
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(1)
+            networks = {name: network for name, network in stage.build().items() if name in stage.sampled}
+            for network in networks.values():
+                for parameter in network.parameters():  # fresh last layers are zero, and every sample with them
+                    parameter.detach().add_(0.1 * torch.randn(parameter.shape))
+        info = BundleInfo(stage=stage_name, stage_config=chosen, spec=spec, dataset=dataset)
+        provenance = Provenance(dataset_name="knee", dataset_digest="d" * 64, config_hash="c" * 64, seed=1)
+        write_bundle(root / stage_name, info, named_weights(networks), provenance, b"\x89PNG\r\n\x1a\n")
+    return {stage_name: root / stage_name for stage_name in options}

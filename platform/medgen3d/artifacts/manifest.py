@@ -38,7 +38,10 @@ class SyntheticSetInfo(BaseModel):
     labels: Original label id -> name, background included.
     spacing_mm: Voxel size along (D, H, W).
     seed: The run's seed S; a case follows from S and its number.
-    config_hash: Hash of everything else that decides a case's voxels (bundles, batch width, threads).
+    config_hash: Of the three stages' configurations.
+    weights_sha256: Of each stage's weights, by stage.
+    batch, threads, device: Cases drawn in lock-step, torch threads, and "cpu" or "cuda": they decide the last bits of
+        the networks' numbers, and with them now and then a voxel.
     dataset_digest: `PreparedSet.digest` of the training data.
     """
 
@@ -57,6 +60,10 @@ class SyntheticSetInfo(BaseModel):
     pipeline_version: int
     seed: int
     config_hash: str
+    weights_sha256: dict[str, str]
+    batch: int
+    threads: int
+    device: Literal["cpu", "cuda"]
 
     @property
     def label_table(self) -> LabelTable:
@@ -67,7 +74,7 @@ class ManifestRow(BaseModel):
     """One case of the manifest; what `SyntheticSetInfo` says is repeated in each row of the file.
 
     shape: (D, H, W).
-    message: Why a failed case failed, in one sentence.
+    message: Why a failed case failed, or what is unusual about a case that was drawn; else empty.
     gates: Score per gate; a gate that is not listed has not run.
     image_sha256, label_sha256: Of the files; empty for a failed case.
     """

@@ -10,7 +10,6 @@ A part is written once its cases' files are in place, so whatever the manifest l
 killed loses only the batches in flight. See docs/artifacts.md.
 """
 
-import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,27 +20,40 @@ from medgen3d.artifacts import nifti
 from medgen3d.artifacts.dataset_json import dataset_json
 from medgen3d.artifacts.manifest import ManifestRow, SyntheticSetInfo, read_rows, write_rows
 from medgen3d.core.errors import ArtifactError, DataError
+from medgen3d.core.hashing import sha256_of
 from medgen3d.core.volume import Volume
+
+
+def existing_rows(root: Path, info: SyntheticSetInfo) -> dict[str, ManifestRow]:
+    """The rows, by case id, of the set that `info` would continue in this folder; none in a new or empty folder.
+
+    Raises:
+        DataError: The folder holds a set of another identity, or files that are no synthetic set.
+    """
+    if (root / "manifest.parquet").exists():
+        existing, rows = read_manifest(root)
+        _refuse_other(root, existing, info)
+        return rows
+    if root.exists() and (not root.is_dir() or any(root.iterdir())):
+        raise DataError(f"{root} holds other files and no synthetic set. Choose an empty or a new folder.")
+    return {}
 
 
 def open_for_writing(root: Path, info: SyntheticSetInfo) -> dict[str, ManifestRow]:
     """Begin a set, or continue one: the rows that are already there, by case id.
 
     Raises:
-        DataError: The folder holds a set of another identity, or files that are no synthetic set.
+        DataError: As `existing_rows`, or the folder cannot be written.
     """
-    root = Path(root)
-    if (root / "manifest.parquet").exists():
-        existing, rows = read_manifest(root)
-        _refuse_other(root, existing, info)
-        merge_parts(root)
-        return rows
-    if root.exists() and any(root.iterdir()):
-        raise DataError(f"{root} holds other files and no synthetic set. Choose an empty or a new folder.")
-    for folder in ("images", "labels", "manifest.parts"):
-        (root / folder).mkdir(parents=True, exist_ok=True)
-    write_rows(root / "manifest.parquet", info, [])
-    return {}
+    rows = existing_rows(root, info)
+    try:
+        for folder in ("images", "labels", "manifest.parts"):
+            (root / folder).mkdir(parents=True, exist_ok=True)
+        if not (root / "manifest.parquet").exists():
+            write_rows(root / "manifest.parquet", info, [])
+    except OSError as error:
+        raise DataError(f"{root} cannot be written ({error.strerror}). Choose a folder that can.") from error
+    return rows
 
 
 def write_case(
@@ -68,8 +80,8 @@ def write_case(
         number=number,
         shape=(depth, height, width),
         status="done",
-        image_sha256=_sha256(image_path),
-        label_sha256=_sha256(label_path),
+        image_sha256=sha256_of(image_path),
+        label_sha256=sha256_of(label_path),
     )
 
 
@@ -80,11 +92,12 @@ def write_part(root: Path, info: SyntheticSetInfo, part: int, rows: list[Manifes
 
 def merge_parts(root: Path) -> None:
     """Put all parts into `manifest.parquet`, one row per case id, and describe the set in `dataset.json`."""
+    parts = _parts(root)  # listed once: a part that comes later is not merged and must not be removed
     info, rows = read_manifest(root)
     ordered = sorted(rows.values(), key=lambda row: row.number)
     write_rows(root / "manifest.parquet", info, ordered)
     _write_description(root, info, [row.case_id for row in ordered if row.status == "done"])
-    for path in _parts(root):
+    for path in parts:
         path.unlink()
 
 
@@ -141,7 +154,7 @@ def damages(root: Path, row: ManifestRow) -> Iterator[ArtifactError]:
     for path, expected in zip(_paths(root, row.case_id), (row.image_sha256, row.label_sha256), strict=True):
         if not path.is_file():
             yield ArtifactError(str(path), "no such file", "a file that the manifest lists", remedy)
-        elif (found := _sha256(path)) != expected:
+        elif (found := sha256_of(path)) != expected:
             yield ArtifactError(str(path), f"SHA-256 {found[:12]}…", f"{expected[:12]}… of the manifest", remedy)
 
 
@@ -180,8 +193,3 @@ def _parts(root: Path) -> list[Path]:
 
 def _paths(root: Path, case_id: str) -> tuple[Path, Path]:
     return root / "images" / f"{case_id}.nii.gz", root / "labels" / f"{case_id}.nii.gz"
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

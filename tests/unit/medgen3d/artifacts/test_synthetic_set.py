@@ -31,6 +31,10 @@ INFO = SyntheticSetInfo(
     pipeline_version=2,
     seed=11,
     config_hash="c" * 64,
+    weights_sha256={"refiner": "f" * 64},
+    batch=8,
+    threads=1,
+    device="cpu",
 )
 
 
@@ -104,6 +108,7 @@ def test_rows_of_an_interrupted_run_are_found_before_and_after_they_are_merged(t
     open_for_writing(tmp_path, INFO)
     write_part(tmp_path, INFO, 1, [written(tmp_path, INFO, 5)])
     assert list(open_for_writing(tmp_path, INFO)) == ["syn_00005"]
+    merge_parts(tmp_path)
     write_part(tmp_path, INFO, 0, [written(tmp_path, INFO, 2)])
 
     assert SyntheticSet(tmp_path).case_ids == ["syn_00002", "syn_00005"]
@@ -162,6 +167,7 @@ def test_a_file_that_is_not_what_was_written_is_found(tmp_path, change):
         ("seed", 12, "seed 11 there and 12 now"),
         ("pipeline_version", 3, "pipeline_version 2 there and 3 now"),
         ("config_hash", "e" * 64, "config_hash"),
+        ("batch", 4, "batch 8 there and 4 now"),
     ],
 )
 def test_a_folder_never_mixes_two_pipelines_or_seeds(tmp_path, field, value, words):

@@ -49,6 +49,10 @@ def make_synthetic(root, num_cases=3, side=5, phantom=False, labels=LABELS):
         pipeline_version=4,
         seed=77,
         config_hash="c" * 64,
+        weights_sha256={"refiner": "f" * 64},
+        batch=8,
+        threads=1,
+        device="cpu",
     )
     open_for_writing(root, info)
     rows = [ManifestRow(case_id="syn_00099", number=99, shape=(1, 1, 1), status="failed", message="no luck")]

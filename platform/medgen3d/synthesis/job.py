@@ -1,0 +1,135 @@
+"""A run of bulk synthesis: what identifies its results, what of it is there already, and what it came to."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from medgen3d.artifacts.bundle import WEIGHTS, Bundle, read_bundle
+from medgen3d.artifacts.manifest import SyntheticSetInfo
+from medgen3d.artifacts.provenance import config_hash
+from medgen3d.artifacts.synthetic_set import damages, existing_rows, read_manifest
+from medgen3d.config.experiment import SynthesisConfig
+from medgen3d.core.errors import ConfigError, DataError
+from medgen3d.core.hashing import sha256_of
+from medgen3d.synthesis.plan import STAGES, PlannedCase, Shape, numbers_in, plan_case, wanted_by_batch
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Job:
+    """What is to be drawn.
+
+    bundles: By stage.
+    wanted: {batch: numbers of its cases that are not there yet}.
+    """
+
+    bundles: dict[str, Bundle]
+    info: SyntheticSetInfo
+    out: Path
+    count: int
+    wanted: dict[int, list[int]]
+
+    @property
+    def num_missing(self) -> int:
+        return sum(len(numbers) for numbers in self.wanted.values())
+
+    def plan(self, number: int) -> PlannedCase:
+        return plan_case(self.info.seed, number, self.bundles["mask_generator"].info.dataset.shapes)
+
+    def plans_of(self, batch: int) -> list[PlannedCase]:
+        """All cases of a batch, wanted or not."""
+        return [self.plan(number) for number in numbers_in(batch, self.info.batch)]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SynthesisSummary:
+    """What a run did, or in a dry run would do.
+
+    num_kept: Cases that were there already, whole and of the same identity.
+    num_drawn: Cases drawn now.
+    failures: Case id -> sentence, of the cases that could not be drawn.
+    shapes: How many of all the cases have each (D, h, w).
+    max_bytes: Size of all the cases' files before compression.
+    """
+
+    out: Path
+    num_kept: int
+    num_drawn: int
+    failures: dict[str, str]
+    shapes: Counter[Shape]
+    max_bytes: int
+
+
+def make_job(
+    bundles: Mapping[str, Path], name: str, version: int, count: int, seed: int, out: Path, config: SynthesisConfig
+) -> Job:
+    """Find out what is missing; nothing is written.
+
+    Raises:
+        ConfigError: `count` is not positive.
+        DataError: A bundle cannot be used, or `out` holds something else or the work of another pipeline or seed.
+    """
+    if count < 1:
+        raise ConfigError(f"the number of cases must be at least 1, got {count}")
+    out = Path(out).absolute()  # workers run in folders of their own
+    opened = {stage: read_bundle(Path(bundles[stage]).absolute()) for stage in STAGES}
+    info = _identity(opened, name, version, seed, config)
+    rows = existing_rows(out, info).values()
+    kept = {row.number for row in rows if row.status == "done" and not any(damages(out, row))}
+    return Job(bundles=opened, info=info, out=out, count=count, wanted=wanted_by_batch(count, config.batch, kept))
+
+
+def summarise(job: Job, *, is_drawn: bool) -> SynthesisSummary:
+    """What the job came to, or what it will come to.
+
+    Raises:
+        DataError: Cases that were drawn are not in the manifest that this machine sees.
+    """
+    shapes = Counter(job.plan(number).shape for number in range(job.count))
+    bytes_per_voxel = np.dtype(job.info.image_dtype).itemsize + np.dtype(job.info.label_table.dtype).itemsize
+    failures = _failures(job) if is_drawn else {}
+    return SynthesisSummary(
+        out=job.out,
+        num_kept=job.count - job.num_missing,
+        num_drawn=job.num_missing - len(failures),
+        failures=failures,
+        shapes=shapes,
+        max_bytes=bytes_per_voxel * sum(int(np.prod(shape)) * number for shape, number in shapes.items()),
+    )
+
+
+def _failures(job: Job) -> dict[str, str]:
+    _, rows = read_manifest(job.out)
+    wanted = {job.plan(number).case_id for numbers in job.wanted.values() for number in numbers}
+    if wanted - rows.keys():
+        raise DataError(
+            f"some files of {job.out} were written on other machines. Give a folder on storage that every machine of "
+            "the cluster sees."
+        )
+    return {case_id: rows[case_id].message for case_id in sorted(wanted) if rows[case_id].status == "failed"}
+
+
+def _identity(
+    opened: Mapping[str, Bundle], name: str, version: int, seed: int, config: SynthesisConfig
+) -> SyntheticSetInfo:
+    dataset = opened["mask_generator"].info.dataset
+    return SyntheticSetInfo(
+        dataset_name=dataset.name,
+        dataset_digest=dataset.digest,
+        modality=dataset.modality,
+        phantom=dataset.phantom,
+        labels=dataset.label_table.by_id,
+        spacing_mm=dataset.spacing_mm,
+        axis_codes=dataset.axis_codes,
+        image_dtype=dataset.image_dtype,
+        pipeline_name=name,
+        pipeline_version=version,
+        seed=seed,
+        config_hash=config_hash({stage: bundle.info.stage_config for stage, bundle in opened.items()}),
+        weights_sha256={stage: sha256_of(bundle.root / WEIGHTS) for stage, bundle in opened.items()},
+        batch=config.batch,
+        threads=config.threads,
+        device="cuda" if config.use_gpu else "cpu",
+    )

@@ -1,0 +1,91 @@
+"""Bulk synthesis on a real local cluster, with small untrained networks: what matters here is not how cases look."""
+
+import json
+import shutil
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from medgen3d.artifacts.synthetic_set import SyntheticSet
+from medgen3d.config.experiment import SynthesisConfig
+from medgen3d.core.errors import DataError
+from medgen3d.core.hashing import sha256_of
+from medgen3d.synthesis.on_ray import WRITTEN, synthesize
+from medgen3d.synthesis.plan import STAGES
+
+pytestmark = pytest.mark.usefixtures("ray_cluster")
+ONE = SynthesisConfig(batch=2, cpus_per_actor=0.25)
+TWO = SynthesisConfig(batch=2, cpus_per_actor=0.25, num_actors=dict.fromkeys(STAGES, 2))
+
+
+def hashes(root: Path) -> dict[str, str]:
+    return {str(path.relative_to(root)): sha256_of(path) for path in sorted(root.glob("*/*.nii.gz"))}
+
+
+@pytest.fixture(scope="module")
+def five(tiny_pipeline, tmp_path_factory):
+    """Cases 0 to 4 and the progress that was reported."""
+    out, seen = tmp_path_factory.mktemp("five") / "set", []
+    summary = synthesize(
+        tiny_pipeline, "knee", 3, 5, 11, out, ONE, lambda done, total: seen.append((dict(done), total))
+    )
+    return out, summary, seen
+
+
+def test_pairs_lie_on_one_grid_in_the_training_datas_orientation_spacing_and_labels(five):
+    out, summary, _ = five
+    found = SyntheticSet(out)
+
+    assert (summary.num_drawn, summary.num_kept, summary.failures) == (5, 0, {})
+    assert found.case_ids == [f"syn_{number:05d}" for number in range(5)]
+    for case_id in found.case_ids:
+        image, mask = (nib.load(out / folder / f"{case_id}.nii.gz") for folder in ("images", "labels"))
+        np.testing.assert_array_equal(image.affine, mask.affine)
+        assert image.shape == mask.shape == found.rows[case_id].shape[::-1]
+        assert image.header.get_zooms() == pytest.approx((0.75, 0.5, 3.0))
+        assert nib.aff2axcodes(image.affine) == ("L", "P", "S")
+        assert image.get_data_dtype() == np.int16
+        assert set(np.unique(mask.dataobj)) <= {0, 7, 300}
+    assert json.loads((out / "dataset.json").read_text())["numTraining"] == 5
+
+
+def test_progress_is_told_for_every_stage_up_to_the_end(five):
+    _, _, seen = five
+    assert seen[-1] == (dict.fromkeys((*STAGES, WRITTEN), 5), 5)
+
+
+def test_two_actors_per_stage_and_another_count_give_the_same_bytes(five, tiny_pipeline, tmp_path):
+    synthesize(tiny_pipeline, "knee", 3, 3, 11, tmp_path / "set", TWO)
+
+    expected = {name: digest for name, digest in hashes(five[0]).items() if name[-12:-7] < "00003"}
+    assert hashes(tmp_path / "set") == expected
+    assert len(expected) == 6
+
+
+def test_an_interrupted_set_is_completed_with_the_same_bytes(five, tiny_pipeline, tmp_path):
+    out = tmp_path / "set"
+    shutil.copytree(five[0], out)
+    (out / "images" / "syn_00001.nii.gz").write_bytes(b"half")
+    (out / "labels" / "syn_00004.nii.gz").unlink()
+    summary = synthesize(tiny_pipeline, "knee", 3, 5, 11, out, TWO)
+
+    assert (summary.num_kept, summary.num_drawn) == (3, 2)
+    assert hashes(out) == hashes(five[0])
+    assert len(SyntheticSet(out).rows) == 5
+
+
+def test_a_bundle_with_damaged_weights_ends_the_run_with_one_sentence(tiny_pipeline, tmp_path):
+    shutil.copytree(tiny_pipeline["refiner"], tmp_path / "refiner")
+    (tmp_path / "refiner" / "weights.safetensors").write_bytes(b"not weights")
+    with pytest.raises(DataError, match=r"refiner/weights\.safetensors: found .* expected") as caught:
+        synthesize(tiny_pipeline | {"refiner": tmp_path / "refiner"}, "knee", 3, 2, 11, tmp_path / "set", ONE)
+    assert "Traceback" not in str(caught.value)
+
+
+def test_nothing_is_written_by_a_dry_run(tiny_pipeline, tmp_path):
+    summary = synthesize(tiny_pipeline, "knee", 3, 5, 11, tmp_path / "set", ONE, dry_run=True)
+
+    assert summary.num_drawn == 5
+    assert not (tmp_path / "set").exists()

@@ -1,0 +1,57 @@
+from dataclasses import replace
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from medgen3d.artifacts.bundle import read_bundle
+from medgen3d.artifacts.synthetic_set import SyntheticSet, open_for_writing
+from medgen3d.config.experiment import SynthesisConfig
+from medgen3d.synthesis.job import make_job
+from medgen3d.synthesis.output import as_volumes, write_batch
+from medgen3d.synthesis.work import BatchInWork, begin
+
+
+@pytest.fixture
+def job(tiny_pipeline, tmp_path):
+    return make_job(tiny_pipeline, "knee", 1, 4, 0, tmp_path / "out", SynthesisConfig(batch=4))
+
+
+def test_intensities_return_to_scanner_units_and_labels_to_their_own_ids(tiny_pipeline, job):
+    dataset = read_bundle(tiny_pipeline["refiner"]).info.dataset  # -1 is -100, +1 is 300; labels 0, 7, 300
+    case = begin([job.plan(0)])[0]
+    case.image[0, 0, :3] = (-1.0, 0.0, 1.0)
+    case.mask[0, 0, :3] = (0, 1, 2)
+    image, mask = as_volumes(case, dataset)
+
+    assert image.voxels[0, 0, :3].tolist() == [-100, 100, 300]
+    assert mask.voxels[0, 0, :3].tolist() == [0, 7, 300]
+    assert image.spacing_mm == pytest.approx((3.0, 0.5, 0.75))
+    np.testing.assert_array_equal(image.affine[:3, 3], 0)
+
+
+def test_only_wanted_cases_are_written_and_failed_ones_only_listed(job):
+    open_for_writing(job.out, job.info)
+    cases = begin(job.plans_of(0))
+    cases[1] = replace(cases[1], failure="case syn_00001: no luck")
+    cases[2] = replace(cases[2], note="drawn alone")
+    dataset = job.bundles["refiner"].info.dataset
+    write_batch(BatchInWork(batch=0, wanted=[1, 2], cases=cases), dataset, job.info, job.out)
+    found = SyntheticSet(job.out)
+
+    assert found.rows.keys() == {"syn_00001", "syn_00002"}
+    assert found.case_ids == ["syn_00002"]
+    assert found.rows["syn_00001"].message == "case syn_00001: no luck"
+    assert found.rows["syn_00002"].message == "drawn alone"
+    assert [path.name for path in (job.out / "images").iterdir()] == ["syn_00002.nii.gz"]
+
+
+def test_intensities_beyond_the_voxel_type_are_clipped_not_wrapped(job):
+    open_for_writing(job.out, job.info)
+    case = begin([job.plan(0)])[0]
+    case.image[0, 0, :2] = (-1000.0, 1000.0)  # int16 ends at -32768 and 32767; a unit is 200
+    dataset = job.bundles["refiner"].info.dataset
+    write_batch(BatchInWork(batch=0, wanted=[0], cases=[case]), dataset, job.info, job.out)
+    values = np.asarray(nib.load(job.out / "images" / "syn_00000.nii.gz").dataobj)
+
+    assert (values.min(), values.max()) == (-32768, 32767)
