@@ -27,7 +27,7 @@ LATEST = "latest"
 """Means the newest version. MLflow reserves the word, so it is never an alias."""
 MODEL_ID_TAG = "model_id"
 _HASH_TAG = "sha256/"
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
+_NAME = re.compile(r"[A-Za-z0-9_-]+")  # what ingest allows
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,10 +62,7 @@ def check_name(name: str) -> str:
         RegistryError: It could not be told from the rest of `NAME.stage` or `NAME@alias`.
     """
     if not _NAME.fullmatch(name):
-        raise RegistryError(
-            f"a data set's name in the registry is 1 to 63 letters, digits, _ or - and begins with a letter or digit, "
-            f"got {name!r}; rename the data set"
-        )
+        raise RegistryError(f"a data set's name holds letters, digits, _ and - only, got {name!r}")
     return name
 
 

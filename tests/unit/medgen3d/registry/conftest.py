@@ -1,0 +1,39 @@
+"""A SQLite registry of its own for every test, and a way to fill it."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from medgen3d.registry.bundles import register_bundle
+from medgen3d.registry.tracking import Tracking, start_run
+from medgen3d.registry.versions import Version, list_models
+
+
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """MLflow takes a second to make one, so it is made once and copied."""
+    folder = tmp_path_factory.mktemp("registry") / "not there yet"
+    list_models(Tracking(uri=f"sqlite:///{folder}/mlflow.db", artifact_root=folder))
+    return folder / "mlflow.db"
+
+
+@pytest.fixture
+def tracking(tmp_path: Path, empty_database: Path) -> Tracking:
+    root = tmp_path / "medgen3d runs"  # a folder name with a space is as good as any
+    root.mkdir()
+    shutil.copy(empty_database, root)
+    return Tracking(uri=f"sqlite:///{root}/mlflow.db", artifact_root=root / "artifacts")
+
+
+@pytest.fixture
+def register(tmp_path: Path, tracking: Tracking, write_toy_bundle: Callable[..., Path]) -> Callable[..., Version]:
+    """register(stage, seed, **fields of the dataset): a toy bundle, registered from a run of its own."""
+
+    def register_one(stage: str = "mask_generator", seed: int = 0, **dataset: object) -> Version:
+        run_id = start_run(tracking, "toy", stage, tags={}, params={})
+        root = write_toy_bundle(tmp_path / "bundle", stage, seed, run_id, **dataset)
+        return register_bundle(tracking, root)
+
+    return register_one
