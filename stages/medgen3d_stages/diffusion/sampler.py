@@ -44,7 +44,8 @@ def denoise(
         elif sampler == "ddim":
             noisy = ddim_step(noisy, clean, kept, kept_next)
         else:
-            noisy = dpm_step(noisy, clean, kept, kept_next, previous)
+            # The last step is by far the longest in lambda; extrapolated across it, samples spread too far.
+            noisy = dpm_step(noisy, clean, kept, kept_next, None if following == steps[-1] else previous)
             previous = clean, half_log_snr(kept)
     return predict_clean(noisy, steps[-1])
 
@@ -78,7 +79,7 @@ def dpm_step(
     """
     now = half_log_snr(kept)
     length = half_log_snr(kept_next) - now
-    if previous is not None:
+    if previous is not None and previous[1] < now:  # a long schedule begins with steps of length 0
         earlier, earlier_time = previous
         weight = length / (2 * (now - earlier_time))
         clean = (1 + weight) * clean - weight * earlier
