@@ -1,6 +1,6 @@
 """Where labelled volumes come from: four layouts of folders, each turned into the same list of pairs.
 
-    dataset.json + imagesTr/ labelsTr/             Medical Segmentation Decathlon, or nnU-Net v2
+    dataset.json + the files it names              Medical Segmentation Decathlon, or nnU-Net v2
     images/CASE.nii.gz + labels/CASE.nii.gz        folder pairs
     images/CASE/*.dcm  + labels/CASE.nii.gz        DICOM series with NIfTI masks (may be mixed with the former)
     CASE/image.nii.gz  + CASE/mask.nii.gz          case folders; both names can be chosen, and the source itself may
@@ -15,7 +15,7 @@ from collections import Counter
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, TypeAdapter, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
 from medgen3d.artifacts.nifti import SUFFIXES
 from medgen3d.core.errors import DataError
@@ -79,11 +79,19 @@ class _Decathlon(BaseModel):
     phantom: bool = False
 
 
+class _NnUnetEntry(BaseModel):
+    images: Annotated[list[str], Field(min_length=1, max_length=1)]
+    label: str
+
+
 class _NnUnet(BaseModel):
+    """With `dataset`, the files lie where it says; without it, in imagesTr and labelsTr."""
+
     name: str = ""
     channel_names: Channels
     labels: dict[str, int]
     file_ending: Literal[".nii.gz", ".nii"]
+    dataset: dict[str, _NnUnetEntry] | None = None
     phantom: bool = False
 
 
@@ -140,22 +148,8 @@ def _from_dataset_json(root: Path) -> Source:
 
 
 def _decathlon(root: Path, content: _Decathlon) -> Source:
-    pairs, problems = [], []
-    for entry in content.training:
-        case = _stem(PurePosixPath(entry.image).name)
-        unsafe = [name for name in (entry.image, entry.label) if not _is_inside(name)]
-        if unsafe:
-            problems.append(
-                Problem(
-                    case=case,
-                    kind="unsafe path",
-                    found=f"{unsafe[0]!r} in dataset.json",
-                    expected="a path below the folder of dataset.json, without '..'",
-                    remedy="Move the file there, and correct dataset.json.",
-                )
-            )
-        else:
-            pairs.append(Pair(case=case, image=root / entry.image, mask=root / entry.label))
+    names = [(_stem(PurePosixPath(entry.image).name), entry.image, entry.label) for entry in content.training]
+    pairs, problems = _named_pairs(root, names)
     return Source(
         root=root,
         name=content.name or root.resolve().name,
@@ -168,7 +162,12 @@ def _decathlon(root: Path, content: _Decathlon) -> Source:
 
 
 def _nnunet(root: Path, content: _NnUnet) -> Source:
-    source = _pairs_by_stem(root, root / "imagesTr", root / "labelsTr", channel="_0000")
+    if content.dataset is None:
+        source = _pairs_by_stem(root, root / "imagesTr", root / "labelsTr", channel="_0000")
+    else:
+        names = [(case, entry.images[0], entry.label) for case, entry in content.dataset.items()]
+        pairs, problems = _named_pairs(root, names)
+        source = Source(root=root, name=root.resolve().name, pairs=pairs, problems=problems)
     return source.model_copy(
         update={
             "name": content.name or source.name,
@@ -177,6 +176,26 @@ def _nnunet(root: Path, content: _NnUnet) -> Source:
             "phantom": content.phantom,
         }
     )
+
+
+def _named_pairs(root: Path, names: list[tuple[str, str, str]]) -> tuple[list[Pair], list[Problem]]:
+    """(case, image, label) as a dataset.json names them -> pairs, and the problems of those that lead elsewhere."""
+    pairs, problems = [], []
+    for case, image, label in names:
+        unsafe = [name for name in (image, label) if not _is_inside(name)]
+        if unsafe:
+            problems.append(
+                Problem(
+                    case=case,
+                    kind="unsafe path",
+                    found=f"{unsafe[0]!r} in dataset.json",
+                    expected="a path below the folder of dataset.json, without '..'",
+                    remedy="Move the file there, and correct dataset.json.",
+                )
+            )
+        else:
+            pairs.append(Pair(case=case, image=root / image, mask=root / label))
+    return pairs, problems
 
 
 def _pairs_by_stem(root: Path, images: Path, masks: Path, channel: str = "") -> Source:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from medgen3d.artifacts.dataset_json import dataset_json
 from medgen3d.core.errors import DataError
 from medgen3d.ingest.sources import read_labels, read_source
 
@@ -58,6 +59,32 @@ def test_an_nnunet_data_set_pairs_channel_0000_with_its_label(tmp_path):
         ("b", "b_0000.nii.gz", "b.nii.gz"),
     ]
     assert (source.modality, source.labels) == ("MR", {0: "background", 3: "brain"})
+
+
+def test_an_nnunet_data_set_may_say_itself_where_its_files_are(tmp_path):
+    files = {"knee": {"images": ["scans/1.nii.gz"], "label": "drawn/1.nii.gz"}}
+    source = read_source(describe(tmp_path, NNUNET | {"dataset": files}))
+    (pair,) = source.pairs
+    assert (pair.case, pair.image, pair.mask) == ("knee", tmp_path / "scans/1.nii.gz", tmp_path / "drawn/1.nii.gz")
+    assert source.labels == {0: "background", 3: "brain"}
+
+
+def test_an_nnunet_path_that_leaves_the_folder_is_a_problem(tmp_path):
+    files = {"knee": {"images": ["../1.nii.gz"], "label": "1.nii.gz"}}
+    source = read_source(describe(tmp_path, NNUNET | {"dataset": files}))
+    assert not source.pairs
+    assert [(problem.case, problem.kind) for problem in source.problems] == [("knee", "unsafe path")]
+
+
+def test_a_synthetic_set_is_a_source_like_any_other(tmp_path):
+    labels = {0: "background", 5: "liver", 300: "spleen"}
+    content = dataset_json(name="abdomen", description="", modality="CT", labels=labels, case_ids=["syn_00000"])
+    source = read_source(describe(tmp_path, content | {"phantom": True}))
+    (pair,) = source.pairs
+    assert (source.name, source.modality, source.labels, source.phantom) == ("abdomen", "CT", labels, True)
+    assert pair.case == "syn_00000"
+    assert pair.image == tmp_path / "images" / "syn_00000.nii.gz"
+    assert pair.mask == tmp_path / "labels" / "syn_00000.nii.gz"
 
 
 def test_folders_are_paired_by_stem(tmp_path):
