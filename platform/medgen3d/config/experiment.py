@@ -66,7 +66,7 @@ class IngestConfig(_Section):
 class StageTraining(_Section):
     """How one stage is trained."""
 
-    steps: PositiveInt = 5000
+    steps: PositiveInt = 3000
     """Optimiser steps."""
     batch_size: PositiveInt = 16
     """Examples per worker and step."""
@@ -93,7 +93,7 @@ class StageTraining(_Section):
 class AdversarialTraining(StageTraining):
     """The same choices with the defaults that suit a generator and its discriminators."""
 
-    steps: PositiveInt = 3000
+    steps: PositiveInt = 2000
     batch_size: PositiveInt = 8
     learning_rate: PositiveFloat = 2e-4
     betas: tuple[Share, Share] = (0.5, 0.999)

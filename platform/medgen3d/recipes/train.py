@@ -1,16 +1,22 @@
 """Train stages one after the other, log each to MLflow and register its bundle."""
 
+import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from medgen3d.artifacts.prepared_set import PreparedSet
 from medgen3d.config.experiment import ExperimentConfig
-from medgen3d.registry.tracking import RunLog, Tracking, start_run
+from medgen3d.core.errors import RegistryError
 from medgen3d.registry.bundles import register_bundle
+from medgen3d.registry.tracking import RunLog, Tracking, start_run
 from medgen3d.registry.versions import Version
-from medgen3d.training.on_ray import Progress, Trained, train_stage
-from medgen3d.training.run import TrainingRun, begin, remember_mlflow
+from medgen3d.training.job import Trained
+from medgen3d.training.on_ray import Progress, check_room, train_stage
+from medgen3d.training.run import TrainingRun, begin, find
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,14 +45,18 @@ def train_stages(
     With `resume`, stages that are finished are left as they are, and those that have not begun are started.
 
     Raises:
-        DataError: A run exists already (without `resume`), or is another one than the configuration describes.
-        TrainingFailedError: A stage failed; the stages before it are registered.
+        ConfigError: The cluster has no room for the workers; nothing is begun.
+        DataError: A run exists already (without `resume`), or is another one than the configuration describes;
+            nothing is begun.
+        TrainingDivergedError, TrainingFailedError: A stage failed; the stages before it are registered.
     """
+    check_room(config)
     tracking = Tracking.of(config.storage)
-    root = config.storage.training_dir
-    begun = [begin(run, root, resume=resume) for run in runs]
+    found = [find(run, config.storage.training_dir, resume=resume) for run in runs]
+    if resume and all(run.mlflow_run is None for run in found):
+        log.warning("There is nothing to resume, training begins: %s", ", ".join(run.folder_name for run in found))
     results = []
-    for run in begun:
+    for run in found:
         result = _train_and_register(run, data, config, tracking, progress)
         results.append(result)
         if result.version is None:
@@ -60,12 +70,13 @@ def _train_and_register(
     if run.mlflow_run is None:
         tags = {"stage": run.stage, "dataset": run.dataset, "dataset_digest": run.dataset_digest}
         run_id = start_run(tracking, run.dataset, run.folder_name, tags, config.model_dump(mode="json"))
-        run = remember_mlflow(run, config.storage.training_dir, run_id)
+        run = begin(run, config.storage.training_dir, run_id)
     run_log = RunLog(tracking.uri, str(run.mlflow_run))
     try:
         trained = train_stage(run, data, config, run_log, progress)
-    except BaseException:
-        run_log.finish("FAILED")
+    except BaseException as error:
+        with suppress(RegistryError):  # the error itself is what matters
+            run_log.finish("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
         raise
     if trained.bundle is None:
         run_log.finish("KILLED")

@@ -17,13 +17,13 @@ Losses = dict[str, float]
 
 
 class TrainingDivergedError(Medgen3dError):
-    """args: (stage, step, turn, value)."""
+    """args: (stage, step, what became so, value)."""
 
     def __str__(self) -> str:
-        stage, step, turn, value = self.args
+        stage, step, what, value = self.args
         return (
-            f"{stage}: the loss of the {turn} became {value} at step {step}, expected a finite number. "
-            f"Resume from the last checkpoint with a smaller training.{stage}.learning_rate."
+            f"{stage}: the {what} became {value} at step {step}, expected a finite number. "
+            f"Start another run with a smaller training.{stage}.learning_rate."
         )
 
 
@@ -82,7 +82,7 @@ def train(
         after_step: Called with the state and the step's losses, for logging and checkpoints; False stops the training.
 
     Raises:
-        TrainingDivergedError: A loss is no longer finite; the state still holds the weights before that step.
+        TrainingDivergedError: A loss or a gradient is no longer finite; the weights still are.
     """
     turns = {name: Turn(stage, name, state.networks) for name in stage.turns}
     modules = {name: wrap(turn) for name, turn in turns.items()}
@@ -108,14 +108,14 @@ def _descend(
     """One optimizer step on the turn's total loss; returns every term as a number, named turn/term."""
     total = float(terms["total"].detach())
     if not math.isfinite(total):
-        raise TrainingDivergedError(stage.name, step, turn, total)
+        raise TrainingDivergedError(stage.name, step, f"loss of the {turn}", total)
     optimizer = state.optimizers[turn]
     optimizer.zero_grad(set_to_none=True)
     terms["total"].backward()
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    norm = nn.utils.clip_grad_norm_(parameters, settings.clip_norm)
+    norm = float(nn.utils.clip_grad_norm_(parameters, settings.clip_norm))
+    if not math.isfinite(norm):
+        raise TrainingDivergedError(stage.name, step, f"gradient of the {turn}", norm)
     optimizer.step()
     state.schedules[turn].step()
-    return {f"{turn}/{name}": float(term.detach()) for name, term in terms.items()} | {
-        f"{turn}/gradient_norm": float(norm)
-    }
+    return {f"{turn}/{name}": float(term.detach()) for name, term in terms.items()} | {f"{turn}/gradient_norm": norm}

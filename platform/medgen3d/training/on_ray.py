@@ -1,11 +1,9 @@
 """Training through Ray Train: one TorchTrainer run per stage, the same for every stage."""
 
-import dataclasses
 import logging
 import tempfile
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +11,17 @@ import ray
 import ray.train
 import ray.train.torch
 import torch
-from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, ScalingConfig, UserCallback
 from ray.train.torch import TorchTrainer
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from medgen3d.artifacts.bundle import BundleDataset, BundleInfo, write_bundle
 from medgen3d.artifacts.prepared_set import PreparedSet
-from medgen3d.artifacts.provenance import Provenance, config_hash
-from medgen3d.config.experiment import ExperimentConfig, StageTraining
+from medgen3d.config.experiment import ExperimentConfig
 from medgen3d.core.errors import ConfigError, Medgen3dError
 from medgen3d.registry.tracking import RunLog
 from medgen3d.training.batches import ExampleSet, StepSampler, batches
-from medgen3d.training.loop import Losses, train
+from medgen3d.training.job import Job, Trained, bundle_folder, finish
+from medgen3d.training.loop import Losses, TrainingDivergedError, train
 from medgen3d.training.run import TrainingRun
 from medgen3d.training.state import TrainingState
 from medgen3d.training.worker import Journal, preview_png, stage_for
@@ -31,30 +29,6 @@ from medgen3d.training.worker import Journal, preview_png, stage_for
 log = logging.getLogger(__name__)
 Progress = Callable[[str, int, int, Losses], None]
 """(stage, step, steps, latest figures)."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Job:
-    """What every worker of a run is told. Small and picklable; data are read by the workers themselves."""
-
-    stage: str
-    data: str
-    config: ExperimentConfig
-    run_log: RunLog
-
-    @property
-    def settings(self) -> StageTraining:
-        settings: StageTraining = getattr(self.config.training, self.stage)
-        return settings
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Trained:
-    """How a run ended. `bundle` is None when it was stopped before its last step; it can then be resumed."""
-
-    run: TrainingRun
-    step: int
-    bundle: Path | None
 
 
 class TrainingFailedError(Medgen3dError):
@@ -84,8 +58,20 @@ class Board:
         self.stop = True
 
 
+class _StopForOwnErrors(UserCallback):
+    """Ends a run at the first error of ours: a user must mend it first, and Ray Train would only try it again.
+
+    Ray Train repeats what fails in a worker, but not what fails in its controller, where this is called.
+    """
+
+    def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
+        for error in worker_exceptions.values():
+            if isinstance(error, Medgen3dError):
+                raise error
+
+
 def train_stage(run: TrainingRun, data: Path, config: ExperimentConfig, run_log: RunLog, progress: Progress) -> Trained:
-    """Train one stage to its end, or continue it from its last checkpoint, and write its bundle.
+    """Train one stage to its end, or continue it from its last checkpoint, and write its bundle; once only.
 
     Ctrl-C once asks the workers to save a checkpoint and end; twice ends them at once.
 
@@ -97,12 +83,17 @@ def train_stage(run: TrainingRun, data: Path, config: ExperimentConfig, run_log:
         progress: Called about once a second.
 
     Raises:
-        ConfigError: The cluster has no room for the workers.
-        TrainingFailedError: The run failed more often than `cluster.max_failures`.
+        TrainingDivergedError: A loss became NaN or infinite.
+        TrainingFailedError: A worker met another error of ours, or the run failed more often than
+            `cluster.max_failures`.
     """
     job = Job(stage=run.stage, data=str(data.absolute()), config=config, run_log=run_log)
-    _check_room(config)
-    board = Board.remote()
+    bundle = bundle_folder(run, config)
+    if bundle.exists():
+        return Trained(run=run, step=job.settings.steps, bundle=bundle)
+    # On the driver's own machine, as Ray Train's controller: a run survives the loss of any other.
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    board = Board.options(scheduling_strategy=here).remote()
     trainer = TorchTrainer(
         _work,
         train_loop_config={"job": job, "board": board},
@@ -117,6 +108,7 @@ def train_stage(run: TrainingRun, data: Path, config: ExperimentConfig, run_log:
             storage_path=str(config.storage.training_dir),
             failure_config=FailureConfig(max_failures=config.cluster.max_failures, controller_failure_limit=3),
             checkpoint_config=CheckpointConfig(num_to_keep=2),
+            callbacks=[_StopForOwnErrors()],
         ),
     )
     result = _fit(trainer, board, run, job.settings.steps, progress)
@@ -124,7 +116,7 @@ def train_stage(run: TrainingRun, data: Path, config: ExperimentConfig, run_log:
     if checkpoint is None:
         raise TrainingFailedError(run.folder_name, "it ended without a checkpoint.")
     with checkpoint.as_directory() as folder:
-        return _finish(run, job, Path(folder))
+        return finish(run, job, Path(folder))
 
 
 def _fit(trainer: TorchTrainer, board: Any, run: TrainingRun, steps: int, progress: Progress) -> ray.train.Result:
@@ -149,28 +141,28 @@ def _fit(trainer: TorchTrainer, board: Any, run: TrainingRun, steps: int, progre
             if asked:
                 raise
             asked = True
-            log.warning("Stopping at the next checkpoint; Ctrl-C again to stop at once.")
+            log.warning("Saving a checkpoint, then stopping; Ctrl-C again to stop at once.")
             board.ask_to_stop.remote()
     if "error" in outcome:
-        raise TrainingFailedError(run.folder_name, _reason(outcome["error"])) from outcome["error"]
+        raise _explained(run, outcome["error"]) from outcome["error"]
     result: ray.train.Result = outcome["result"]
     return result
 
 
-def _reason(error: BaseException) -> str:
-    """The sentence of our own error, if one was raised in a worker; otherwise the last line of what Ray says."""
-    failures = getattr(error, "worker_failures", None) or {}
-    for failure in failures.values():
-        cause: BaseException | None = failure
-        while cause is not None:
-            if isinstance(cause, Medgen3dError):
-                return str(cause)
-            cause = getattr(cause, "cause", None) or cause.__cause__
-    return str(error).strip().splitlines()[-1] + "."
+def _explained(run: TrainingRun, error: Exception) -> Medgen3dError:
+    cause = getattr(error, "controller_failure", None)  # what _StopForOwnErrors raised
+    if isinstance(cause, TrainingDivergedError):
+        return cause  # no use in resuming
+    reason = str(cause) if isinstance(cause, Medgen3dError) else str(error).strip().splitlines()[-1] + "."
+    return TrainingFailedError(run.folder_name, reason)
 
 
-def _check_room(config: ExperimentConfig) -> None:
-    """Ray Train waits for ever for what a cluster cannot give; an autoscaling one may still grow, so only warn there."""
+def check_room(config: ExperimentConfig) -> None:
+    """Ray Train waits for ever for what a cluster cannot give; an autoscaling one may still grow, so only warn there.
+
+    Raises:
+        ConfigError: The cluster has no room for the workers.
+    """
     have, cluster = ray.cluster_resources(), config.cluster
     wanted = {"CPU": cluster.num_workers * cluster.cpus_per_worker}
     if cluster.use_gpu:
@@ -252,30 +244,3 @@ def _report(state: TrainingState, first: bool) -> None:
     with tempfile.TemporaryDirectory() as folder:
         state.save(Path(folder))
         ray.train.report(metrics, Checkpoint.from_directory(folder), checkpoint_dir_name=f"step-{state.step:08d}")
-
-
-def _finish(run: TrainingRun, job: Job, checkpoint: Path) -> Trained:
-    """Turn the last checkpoint into a bundle, if it is the last step's."""
-    prepared = PreparedSet(Path(job.data))
-    stage = stage_for(job.stage, job.config, prepared)
-    state = TrainingState(stage, job.settings, job.config.seed, torch.device("cpu"))
-    state.restore(checkpoint)
-    if state.step < job.settings.steps:
-        return Trained(run=run, step=state.step, bundle=None)
-    info = BundleInfo(
-        stage=run.stage,
-        stage_config=dataclasses.asdict(getattr(job.config, run.stage)),
-        spec=dataclasses.asdict(stage.spec),
-        dataset=BundleDataset.of(prepared),
-    )
-    provenance = Provenance(
-        dataset_name=prepared.info.name,
-        dataset_digest=prepared.digest,
-        config_hash=config_hash(job.config.model_dump(mode="json")),
-        seed=job.config.seed,
-        parent_run=run.mlflow_run,
-    )
-    bundle = job.config.storage.training_dir / run.folder_name / "bundle"
-    picture = preview_png(stage, state, prepared, job.config.seed)
-    write_bundle(bundle, info, state.bundle_weights(), provenance, picture)
-    return Trained(run=run, step=state.step, bundle=bundle)

@@ -1,7 +1,8 @@
 """A training run on disk: what it trains on, with which configuration, and what may resume it."""
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict
 
@@ -17,7 +18,7 @@ FILE = "run.json"
 class TrainingRun(BaseModel):
     """`run.json`: the identity of a run. A run is resumed only with the same identity.
 
-    stage_hash: `config_hash` of everything in the configuration that decides the stage's weights.
+    settings: The parts of the configuration that decide the stage's weights.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -27,7 +28,7 @@ class TrainingRun(BaseModel):
     stage: str
     dataset: str
     dataset_digest: str
-    stage_hash: str
+    settings: dict[str, Any]
     num_workers: int
     seed: int
     mlflow_run: str | None = None
@@ -36,13 +37,13 @@ class TrainingRun(BaseModel):
     def of(cls, name: str | None, stage: str, prepared: PreparedSet, config: ExperimentConfig) -> Self:
         """The run that `config` describes; without a name it is named after the stage's configuration."""
         tree = config.model_dump(mode="json")
-        stage_hash = config_hash({"stage": tree[stage], "training": tree["training"][stage]})
+        settings = {stage: tree[stage], "training": {stage: tree["training"][stage]}}
         return cls(
-            name=name or f"{prepared.info.name}-{stage_hash[:8]}",
+            name=name or f"{prepared.info.name}-{config_hash(settings)[:8]}",
             stage=stage,
             dataset=prepared.info.name,
             dataset_digest=prepared.digest,
-            stage_hash=stage_hash,
+            settings=settings,
             num_workers=config.cluster.num_workers,
             seed=config.seed,
         )
@@ -52,31 +53,43 @@ class TrainingRun(BaseModel):
         return f"{self.name}.{self.stage}"
 
 
-def begin(run: TrainingRun, root: Path, *, resume: bool) -> TrainingRun:
-    """Create the run's folder below `root`, or find the run that is to be resumed; without one it is begun.
+def find(run: TrainingRun, root: Path, *, resume: bool) -> TrainingRun:
+    """The run below `root` that is to be resumed, or `run` itself if it was never begun; nothing is written.
 
     Raises:
         DataError: There is such a run and it is not to be resumed, or it is another one.
     """
     folder = root / run.folder_name
     if not (folder / FILE).exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        write_versioned(folder / FILE, run)
         return run
     if not resume:
         raise DataError(f"{folder}: this run exists already; add --resume to go on with it, or choose another --name")
     before = read_versioned(folder / FILE, TrainingRun, "Start a run with another --name.")
-    for field in ("dataset", "dataset_digest", "stage_hash", "num_workers", "seed"):
-        if getattr(before, field) != getattr(run, field):
-            raise DataError(
-                f"{folder}: the run was started with {field} {getattr(before, field)}, but now it is "
-                f"{getattr(run, field)}; resume it as it was started, or choose another --name"
-            )
+    for field, was, is_now in _differences(_identity(before), _identity(run)):
+        raise DataError(
+            f"{folder}: the run was started with {field} {was}, but now it is {is_now}; resume it as it was started, "
+            "or choose another --name"
+        )
     return before
 
 
-def remember_mlflow(run: TrainingRun, root: Path, mlflow_run: str) -> TrainingRun:
-    """Note the MLflow run that logs this training, so that a resumed training goes on in it."""
-    noted = run.model_copy(update={"mlflow_run": mlflow_run})
-    write_versioned(root / run.folder_name / FILE, noted)
-    return noted
+def begin(run: TrainingRun, root: Path, mlflow_run: str) -> TrainingRun:
+    """Create the run's folder; it notes the MLflow run, so that a resumed training goes on logging there."""
+    begun = run.model_copy(update={"mlflow_run": mlflow_run})
+    folder = root / run.folder_name
+    folder.mkdir(parents=True, exist_ok=True)
+    write_versioned(folder / FILE, begun)
+    return begun
+
+
+def _identity(run: TrainingRun) -> dict[str, Any]:
+    return run.model_dump(include={"dataset", "dataset_digest", "num_workers", "seed"}) | run.settings
+
+
+def _differences(before: Any, now: Any, field: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Each value that differs between two trees, under its dotted name; what one of them lacks counts as None."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        for key in sorted(before.keys() | now.keys()):
+            yield from _differences(before.get(key), now.get(key), f"{field}.{key}" if field else key)
+    elif before != now:
+        yield field, before, now

@@ -25,9 +25,9 @@ class ImageSequenceGeneratorConfig:
     """Slices that are generated in a row in training [slices]."""
     style_slices: int = 5
     """Slices of the real volume, evenly spaced, that the style encoder sees [slices]."""
-    short_history_probability: float = 0.5
+    short_history_probability: float = 0.6
     """Share of training windows that start with less than the full history."""
-    teacher_forced_share: float = 0.3
+    teacher_forced_share: float = 0.15
     """Share of the training in which the history is real; after it, the generator sees its own slices."""
     l1_weight: float = 10.0
     feature_matching_weight: float = 10.0
