@@ -1,0 +1,372 @@
+"""The command line: one function per verb, each of which parses, calls and shows. The work is done elsewhere.
+
+Whatever is heavy is imported inside the functions, so that `--help` answers at once.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from medgen3d import __version__, console
+from medgen3d.core.errors import ConfigError, Medgen3dError
+
+
+class _Verbs(TyperGroup):
+    """Turns what a user can mend into one sentence and exit code 2, and Ctrl-C into 130. Bugs keep their traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except Medgen3dError as error:
+            console.notice(f"Error: {error}")
+            raise typer.Exit(2) from error
+        except KeyboardInterrupt as interrupt:
+            console.notice("Interrupted. What is finished is kept; the same command starts it again.")
+            raise typer.Exit(130) from interrupt
+
+
+app = typer.Typer(
+    cls=_Verbs,
+    name="medgen3d",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Example: medgen3d demo",
+)
+pipeline_app = typer.Typer(no_args_is_help=True, epilog="Example: medgen3d pipeline list")
+config_app = typer.Typer(no_args_is_help=True, epilog="Example: medgen3d config show --preset smoke")
+app.add_typer(pipeline_app, name="pipeline", help="Pin three trained stages as one pipeline, and promote it.")
+app.add_typer(config_app, name="config", help="Show configurations and presets.")
+
+ConfigFile = Annotated[Path | None, typer.Option("--config", help="YAML file with any part of the configuration.")]
+Presets = Annotated[list[str] | None, typer.Option("--preset", help="Shipped preset; may be repeated, later ones win.")]
+Overrides = Annotated[list[str] | None, typer.Option("--set", help="section.key=value; may be repeated.")]
+Address = Annotated[
+    str | None,
+    typer.Option(envvar="RAY_ADDRESS", help="Ray cluster, such as 10.0.0.5:6379; by default one on this machine."),
+]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Also show what is logged, by Ray's workers as well.")]
+BundleChoice = Annotated[str, typer.Option(help="Version number, alias or latest; of another data set: NAME@3.")]
+PipelineReference = Annotated[str, typer.Argument(metavar="NAME[@VERSION]", help="NAME, NAME@3 or NAME@champion.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")]
+
+
+def main() -> None:
+    """What the installed command runs."""
+    app()
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        console.say(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show it.")] = False,
+) -> None:
+    """Synthetic 3D medical images with their label masks: train the MedGen3D method and run it, on Ray and MLflow."""
+
+
+def _config(path: Path | None, presets: list[str] | None, overrides: list[str] | None) -> Any:
+    from medgen3d.config.load import load_config
+
+    return load_config(path, presets or [], overrides or [])
+
+
+@app.command(epilog="Example: medgen3d phantom --kind thorax_ct --count 24 --out phantoms")
+def phantom(
+    out: Annotated[Path, typer.Option(help="New folder for the data set.")],
+    kind: Annotated[str, typer.Option(help="thorax_ct or brain_mr.")] = "thorax_ct",
+    count: Annotated[int, typer.Option(help="Number of cases.")] = 24,
+    seed: Annotated[int, typer.Option(help="Same seed, same files.")] = 0,
+) -> None:
+    """Make a labelled data set of phantoms, in Medical Segmentation Decathlon layout."""
+    from medgen3d.ingest.phantom import write_phantoms
+
+    with console.progress() as show:
+        write_phantoms(kind, count, seed, out, lambda done, total: show("phantoms", done, total))
+    console.say(f"{count} phantoms: {out}")
+    console.say(f"Next: medgen3d ingest {out} --out {out}-prepared")
+
+
+@app.command(epilog="Example: medgen3d ingest Task04_Hippocampus --out prepared --dry-run")
+def ingest(
+    source: Annotated[
+        Path, typer.Argument(metavar="SOURCE", help="Decathlon, nnU-Net, folder pairs or DICOM + NIfTI.")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for the prepared set.")],
+    name: Annotated[str | None, typer.Option(help="Name of the data set; by default as the source says.")] = None,
+    labels: Annotated[Path | None, typer.Option(help='JSON file {"1": "liver", ...}.')] = None,
+    image: Annotated[str, typer.Option(help="Name of the image within a case folder.")] = "image.nii.gz",
+    mask: Annotated[str, typer.Option(help="Name of the mask within a case folder.")] = "mask.nii.gz",
+    patient_regex: Annotated[
+        str | None, typer.Option(help="Finds the patient in a case's name: one patient goes into one split.")
+    ] = None,
+    patients: Annotated[Path | None, typer.Option(help="CSV file with the columns case and patient.")] = None,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave bad cases out, and list them.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a different prepared set in --out.")] = False,
+    config: ConfigFile = None,
+    preset: Presets = None,
+    override: Overrides = None,
+    address: Address = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Verify every case, and write nothing.")] = False,
+    verbose: Verbose = False,
+) -> None:
+    """Verify labelled volumes and turn them into a prepared set for training."""
+    experiment = _config(config, preset, override)
+    console.begin_logging(verbose=verbose)
+    from medgen3d.ingest.problems import BadCasesError
+    from medgen3d.recipes.cluster import connect
+
+    try:
+        with connect(address, verbose=verbose), console.progress() as show:
+            from medgen3d.ingest import on_ray
+
+            info = on_ray.ingest(
+                source,
+                out,
+                experiment.ingest,
+                seed=experiment.seed,
+                name=name,
+                image_name=image,
+                mask_name=mask,
+                labels_file=labels,
+                patient_regex=patient_regex,
+                patients_csv=patients,
+                skip_bad=skip_bad,
+                overwrite=overwrite,
+                dry_run=dry_run,
+                progress=show,
+            )
+    except BadCasesError as error:
+        rows = [(each.case, each.kind, each.found, each.expected, each.remedy) for each in error.problems]
+        console.show_table("Problems", ("case", "problem", "found", "expected", "what to do"), rows, problems=True)
+        raise
+    _show_prepared(info)
+    console.say(f"Nothing was written (--dry-run): {out}" if dry_run else f"Prepared set: {out}")
+
+
+def _show_prepared(info: Any) -> None:
+    splits = ("train", "validation", "test")
+    facts = {
+        "data set": f"{info.name}{' (PHANTOM)' if info.phantom else ''}, {info.modality}",
+        "cases": ", ".join(f"{split} {len(info.case_ids(split))}" for split in splits),
+        "patients": "known" if info.patients_known else "unknown: every case counts as a patient of its own",
+        "labels": ", ".join(f"{label_id} {label}" for label_id, label in info.labels.items()),
+        "spacing": " x ".join(f"{length:g}" for length in info.spacing_mm) + " mm (D x H x W)",
+        "plane": " x ".join(str(length) for length in info.plane) + " pixels (H x W)",
+        "left out": ", ".join(info.skipped) or "none",
+    }
+    console.show_table("Prepared set", ("what", "found"), list(facts.items()))
+
+
+@app.command(epilog="Example: medgen3d train all --data prepared --set training.refiner.steps=2000")
+def train(
+    stage: Annotated[
+        str, typer.Argument(metavar="STAGE", help="mask_generator, image_sequence_generator, refiner, or all.")
+    ],
+    data: Annotated[Path, typer.Option(help="A prepared set.")],
+    name: Annotated[str | None, typer.Option(help="Name of the run; by default from data set and settings.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.")] = False,
+    config: ConfigFile = None,
+    preset: Presets = None,
+    override: Overrides = None,
+    address: Address = None,
+    dry_run: DryRun = False,
+    verbose: Verbose = False,
+) -> None:
+    """Train a stage, or all three, and register what they have learnt. Ctrl-C leaves a checkpoint to resume from."""
+    experiment = _config(config, preset, override)
+    stages = _stages(stage)
+    console.begin_logging(verbose=verbose)
+    from medgen3d.recipes.train import plan_runs, train_stages
+
+    runs = plan_runs(stages, data, experiment, name)
+    if dry_run:
+        settings = [getattr(experiment.training, run.stage) for run in runs]
+        rows = [(run.folder_name, each.steps, each.batch_size) for run, each in zip(runs, settings, strict=True)]
+        console.show_table("Would train (--dry-run)", ("run", "steps", "examples per worker and step"), rows)
+        return
+    from medgen3d.recipes.cluster import connect, settle_gpus
+
+    with connect(address, verbose=verbose), console.progress() as show:
+        results = train_stages(
+            runs,
+            data,
+            settle_gpus(experiment),
+            lambda stage, step, steps, values: show(f"train {stage}", step, steps, console.figures(values)),
+            resume=resume,
+        )
+    for result in results:
+        if result.version is None:
+            console.say(f"{result.trained.run.stage}: stopped at step {result.trained.step}; go on with --resume")
+            raise typer.Exit(130)
+        console.say(f"{result.trained.run.stage}: registered as {result.version}")
+
+
+def _stages(wanted: str) -> list[str]:
+    from medgen3d.config.experiment import TrainingConfig
+
+    known = list(TrainingConfig.model_fields)
+    if wanted != "all" and wanted not in known:
+        raise ConfigError(f"unknown stage {wanted!r}; there are {', '.join(known)}, and all")
+    return known if wanted == "all" else [wanted]
+
+
+@pipeline_app.command("create", epilog="Example: medgen3d pipeline create hippocampus --refiner 3")
+def pipeline_create(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The data set's name.")],
+    mask_generator: BundleChoice = "latest",
+    image_sequence_generator: BundleChoice = "latest",
+    refiner: BundleChoice = "latest",
+    config: ConfigFile = None,
+    preset: Presets = None,
+    override: Overrides = None,
+) -> None:
+    """Pin one trained bundle per stage as the next version of a pipeline, its candidate."""
+    tracking = _tracking(config, preset, override)
+    from medgen3d.registry.pipeline import create_pipeline
+
+    choices = {
+        "mask_generator": mask_generator,
+        "image_sequence_generator": image_sequence_generator,
+        "refiner": refiner,
+    }
+    created = create_pipeline(tracking, name, choices)
+    console.say(f"{created.version}, the candidate; make it the champion with: medgen3d pipeline promote {name}")
+
+
+@pipeline_app.command("promote", epilog="Example: medgen3d pipeline promote hippocampus@3")
+def pipeline_promote(
+    reference: PipelineReference, config: ConfigFile = None, preset: Presets = None, override: Overrides = None
+) -> None:
+    """Make a version of a pipeline its champion; without a version, the candidate."""
+    tracking = _tracking(config, preset, override)
+    from medgen3d.registry.pipeline import promote
+
+    console.say(f"{promote(tracking, reference)}, now the champion")
+
+
+@pipeline_app.command("list", epilog="Example: medgen3d pipeline list")
+def pipeline_list(config: ConfigFile = None, preset: Presets = None, override: Overrides = None) -> None:
+    """List every pipeline and its versions."""
+    tracking = _tracking(config, preset, override)
+    from medgen3d.registry.pipeline import list_pipelines
+
+    rows = [
+        (name, version.number, ", ".join(version.aliases), f"{version.created:%Y-%m-%d %H:%M UTC}")
+        for name, versions in list_pipelines(tracking).items()
+        for version in versions
+    ]
+    console.show_table(f"Pipelines in {tracking.uri}", ("pipeline", "version", "aliases", "made"), rows)
+
+
+@pipeline_app.command("show", epilog="Example: medgen3d pipeline show hippocampus@champion")
+def pipeline_show(
+    reference: PipelineReference, config: ConfigFile = None, preset: Presets = None, override: Overrides = None
+) -> None:
+    """Show what a version of a pipeline pins."""
+    tracking = _tracking(config, preset, override)
+    from medgen3d.registry.pipeline import describe
+
+    found = describe(tracking, reference)
+    rows = [(stage, bundle.model, bundle.version, bundle.weights_sha256) for stage, bundle in found.info.stages.items()]
+    console.show_table(str(found.version), ("stage", "bundle", "version", "SHA-256 of the weights"), rows)
+    console.say(found.info.model_dump_json(indent=2, exclude={"stages"}))
+
+
+def _tracking(config: Path | None, preset: list[str] | None, override: list[str] | None) -> Any:
+    experiment = _config(config, preset, override)
+    from medgen3d.registry.tracking import Tracking
+
+    return Tracking.of(experiment.storage)
+
+
+@app.command(epilog="Example: medgen3d synthesize --pipeline hippocampus@champion --count 40 --out pairs")
+def synthesize(
+    pipeline: Annotated[str, typer.Option(help="NAME, NAME@3 or NAME@champion.")],
+    count: Annotated[int, typer.Option(help="Number of pairs that the set shall have.")],
+    out: Annotated[Path, typer.Option(help="Folder for the synthetic set; pairs that it holds already are kept.")],
+    seed: Annotated[int, typer.Option(help="Same seed, same pairs.")] = 0,
+    config: ConfigFile = None,
+    preset: Presets = None,
+    override: Overrides = None,
+    address: Address = None,
+    dry_run: DryRun = False,
+    verbose: Verbose = False,
+) -> None:
+    """Draw image and mask pairs, in the orientation, spacing and label ids of the training data."""
+    experiment = _config(config, preset, override)
+    console.begin_logging(verbose=verbose)
+    from medgen3d.recipes.cluster import connect, settle_gpus
+    from medgen3d.registry.pipeline import resolve_pipeline
+    from medgen3d.registry.tracking import Tracking
+
+    found = resolve_pipeline(Tracking.of(experiment.storage), pipeline)
+    if found.notice:
+        console.notice(f"Notice: {found.notice}")
+    with connect(address, verbose=verbose), console.progress() as show:
+        from medgen3d.synthesis import on_ray
+
+        def show_stages(counts: Mapping[str, int], total: int) -> None:
+            for stage, done in counts.items():
+                show(stage, done, total)
+
+        settings = settle_gpus(experiment).synthesis
+        summary = on_ray.synthesize(
+            found.bundles,
+            found.name,
+            found.version,
+            count,
+            seed,
+            out,
+            settings,
+            show_stages,
+            dry_run=dry_run,
+        )
+    would = "would be drawn (--dry-run)" if dry_run else "drawn"
+    console.say(f"{summary.num_drawn} pairs {would}, {summary.num_kept} were there already: {out}")
+    console.say(f"At most {summary.max_bytes / 1e6:.1f} MB before compression")
+    if summary.failures:
+        console.show_table("Failed", ("case", "why"), list(summary.failures.items()), problems=True)
+        raise typer.Exit(1)
+
+
+@app.command(epilog="Example: medgen3d report --real prepared --synthetic pairs --out report")
+def report(
+    real: Annotated[Path, typer.Option(help="The prepared set that was trained on, or a Decathlon folder.")],
+    synthetic: Annotated[Path, typer.Option(help="A synthetic set.")],
+    out: Annotated[Path, typer.Option(help="Folder for the report.")],
+) -> None:
+    """Compare synthetic pairs with real ones: one self-contained page with pictures and figures."""
+    from medgen3d.evaluation.comparison import compare
+
+    with console.progress() as show:
+        compare(real, synthetic, out, lambda done, total: show("read cases", done, total))
+    console.say(f"Report: {out / 'report.html'}")
+
+
+@config_app.command("show", epilog="Example: medgen3d config show --preset workstation --preset thoracic_ct")
+def config_show(config: ConfigFile = None, preset: Presets = None, override: Overrides = None) -> None:
+    """Show the whole configuration that the given file, presets and settings make."""
+    console.say(_config(config, preset, override).to_yaml().rstrip())
+
+
+@config_app.command("presets", epilog="Example: medgen3d config presets smoke")
+def config_presets(
+    name: Annotated[str | None, typer.Argument(help="Show this preset's YAML, with its comments.")] = None,
+) -> None:
+    """List the shipped presets."""
+    from medgen3d.config.load import preset_names, preset_text
+
+    if name is not None:
+        console.say(preset_text(name).rstrip())
+        return
+    for each in preset_names():
+        console.say(f"{each:<14}{preset_text(each).splitlines()[0].removeprefix('# ')}")

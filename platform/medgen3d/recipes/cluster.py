@@ -1,0 +1,96 @@
+"""The one place that starts Ray or connects to it."""
+
+import os
+import secrets
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from medgen3d.config.experiment import ExperimentConfig
+from medgen3d.core.errors import ConfigError
+
+_LOCAL_CPUS = 8  # logical slots: pools of actors take fractions of them and would starve on a laptop's two
+_TIMEOUT_S = 10.0
+
+
+@contextmanager
+def connect(address: str | None = None, *, verbose: bool = False) -> Iterator[None]:
+    """A Ray cluster for the duration of the block.
+
+    An existing connection of this process is used as it is.
+
+    Args:
+        address: Of a running cluster, such as `ray://head:10001` or `10.0.0.5:6379`; None starts one on this machine
+            and stops it at the end.
+        verbose: Show what Ray and the workers log.
+
+    Raises:
+        ConfigError: No cluster answers at the address, or it refuses us.
+    """
+    if address is None:
+        _prepare_local_environment()
+    if not verbose:
+        os.environ.setdefault("RAY_DATA_LOG_LEVEL", "ERROR")
+    import ray  # not before: it reads the environment
+
+    if ray.is_initialized():
+        yield
+        return
+    if address is None:
+        local = {"num_cpus": max(_LOCAL_CPUS, os.cpu_count() or 1), "include_dashboard": False}
+        ray.init(address="local", log_to_driver=verbose, logging_level=_level(verbose), **local)
+    else:
+        _check_reachable(address)
+        try:
+            ray.init(address=address, log_to_driver=verbose, logging_level=_level(verbose))
+        except (ConnectionError, ray.exceptions.AuthenticationError) as error:
+            raise ConfigError(
+                f"the Ray cluster at {address} refused the connection; check that it runs the same Ray version "
+                f"({ray.__version__}) and that RAY_AUTH_TOKEN or ~/.ray/auth_token holds its token"
+            ) from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _level(verbose: bool) -> str:
+    return "INFO" if verbose else "ERROR"
+
+
+def _check_reachable(address: str) -> None:
+    """Ask the port ourselves: Ray would try for ten minutes."""
+    if address == "auto":
+        return
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdecimal():
+        raise ConfigError(f"--address {address!r} is not of the form host:port, ray://host:port or auto")
+    try:
+        socket.create_connection((host, int(port)), timeout=_TIMEOUT_S).close()
+    except (OSError, OverflowError) as error:
+        raise ConfigError(
+            f"no Ray cluster answers at {address} ({error}); check --address and RAY_ADDRESS, "
+            "or leave both out to start one on this machine"
+        ) from error
+
+
+def settle_gpus(config: ExperimentConfig) -> ExperimentConfig:
+    """The configuration with every `use_gpu: null` decided by what the connected cluster has now."""
+    import ray
+
+    num_gpus = ray.cluster_resources().get("GPU", 0)
+    cluster, synthesis = config.cluster, config.synthesis
+    if cluster.use_gpu is None:
+        cluster = cluster.model_copy(update={"use_gpu": num_gpus >= cluster.num_workers})
+    if synthesis.use_gpu is None:
+        num_actors = sum(synthesis.num_actors.model_dump().values())
+        synthesis = synthesis.model_copy(update={"use_gpu": num_gpus >= num_actors * synthesis.gpus_per_actor})
+    return config.model_copy(update={"cluster": cluster, "synthesis": synthesis})
+
+
+def _prepare_local_environment() -> None:
+    # Ray's ports are open to the network, so a local cluster keeps token authentication. A token of this process alone
+    # spares Ray from writing one into the home folder, where every user could read it.
+    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")  # each report to Ray Train waits for one interval
