@@ -41,10 +41,12 @@ class ImageSequenceGeneratorConfig:
             raise ValueError(f"history must be at least 1 slice, got {self.history}")
         if self.window < 3:
             raise ValueError(f"window must be at least 3 slices (the sequence discriminator sees 3), got {self.window}")
-        if len(self.channels) < 2 or any(width % 8 for width in self.channels):
+        if len(self.channels) < 2 or any(width < 1 or width % 8 for width in self.channels):
             raise ValueError(f"channels must be at least two multiples of 8, got {self.channels}")
-        if min(self.style, self.style_slices, self.num_scales, self.num_layers) < 1:
-            raise ValueError("style, style_slices, num_scales and num_layers must be at least 1")
+        counts = ("style", "style_slices", "num_scales", "num_layers", "spade_channels", "discriminator_channels")
+        for name in counts:
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if not (0 <= self.short_history_probability <= 1 and 0 <= self.teacher_forced_share <= 1):
             raise ValueError("short_history_probability and teacher_forced_share must lie between 0 and 1")
         weights = (

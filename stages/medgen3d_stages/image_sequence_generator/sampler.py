@@ -25,8 +25,9 @@ class ImageRequest:
         shape = self.mask.shape
         if self.mask.ndim != 3 or 0 in shape or shape[1] > spec.plane[0] or shape[2] > spec.plane[1]:
             raise ValueError(f"a mask must be [D, h, w] with at most {spec.plane} pixels in plane, got shape {shape}")
-        if self.mask.min() < 0 or self.mask.max() >= spec.num_labels:
-            raise ValueError(f"the mask holds label {self.mask.max()}; labels are 0 to {spec.num_labels - 1}")
+        for label in (self.mask.min(), self.mask.max()):
+            if not 0 <= label < spec.num_labels:
+                raise ValueError(f"the mask holds label {label}; labels are 0 to {spec.num_labels - 1}")
 
 
 class Walk:

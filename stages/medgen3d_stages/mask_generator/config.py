@@ -46,8 +46,8 @@ class MaskGeneratorConfig:
             raise ValueError(
                 f"{len(self.channels)} levels of channels but {len(self.attention_levels)} attention_levels"
             )
-        if any(width % 8 for width in self.channels):
-            raise ValueError(f"channels must be multiples of 8 (group normalisation), got {self.channels}")
+        if not self.channels or any(width < 1 or width % 8 for width in self.channels):
+            raise ValueError(f"channels must be one or more multiples of 8 (group normalisation), got {self.channels}")
         if self.patch < 1 or self.num_res_blocks < 1:
             raise ValueError(f"patch and num_res_blocks must be at least 1, got {self.patch} and {self.num_res_blocks}")
         if min(self.mode_probabilities) < 0 or abs(sum(self.mode_probabilities) - 1) > 1e-6:

@@ -37,10 +37,9 @@ class MaskRequest:
                 raise ValueError(
                     f"given slice {index} of shape {plane.shape} does not fit a mask of shape {self.shape}"
                 )
-            if plane.min() < 0 or plane.max() >= spec.num_labels:
-                raise ValueError(
-                    f"given slice {index} holds label {plane.max()}; labels are 0 to {spec.num_labels - 1}"
-                )
+            for label in (plane.min(), plane.max()):
+                if not 0 <= label < spec.num_labels:
+                    raise ValueError(f"given slice {index} holds label {label}; labels are 0 to {spec.num_labels - 1}")
 
 
 class Draft:
@@ -51,6 +50,7 @@ class Draft:
     ) -> None:
         request.check(spec)
         self.config, self.generator = config, generator
+        self.dtype = np.uint8 if spec.num_labels <= 256 else np.uint16
         self.depth, height, width = request.shape
         top, left = (spec.plane[0] - height) // 2, (spec.plane[1] - width) // 2
         self.rows, self.columns = slice(top, top + height), slice(left, left + width)
@@ -101,8 +101,7 @@ class Draft:
 
     def result(self) -> NDArray[np.integer]:
         """[D, height, width], without padding; uint8, from 257 labels up uint16."""
-        mask = self.mask[:, self.rows, self.columns].numpy()
-        return mask.astype(np.uint8 if mask.max(initial=0) < 256 else np.uint16)
+        return self.mask[:, self.rows, self.columns].numpy().astype(self.dtype)
 
 
 @torch.no_grad()

@@ -40,8 +40,11 @@ class RefinerConfig:
             raise ValueError(
                 f"{len(self.channels)} levels of channels but {len(self.attention_levels)} attention_levels"
             )
-        if any(width % 8 for width in self.channels):
-            raise ValueError(f"channels must be multiples of 8 (group normalisation), got {self.channels}")
+        if not self.channels or any(width < 1 or width % 8 for width in self.channels):
+            raise ValueError(f"channels must be one or more multiples of 8 (group normalisation), got {self.channels}")
+        for name in ("num_res_blocks", "spade_channels", "crop", "slice_batch"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.crop % 2 ** (len(self.channels) - 1):
             raise ValueError(f"crop must be a multiple of {2 ** (len(self.channels) - 1)}, got {self.crop}")
         if not 0 <= self.mask_dropout < 1 or not 0 < self.start <= 1:
@@ -52,7 +55,5 @@ class RefinerConfig:
             raise ValueError(
                 f"sampling_steps must lie between 1 and start x diffusion_steps, got {self.sampling_steps}"
             )
-        if self.guidance < 0 or self.slice_batch < 1:
-            raise ValueError(
-                f"guidance must not be negative and slice_batch at least 1, got {self.guidance}, {self.slice_batch}"
-            )
+        if self.guidance < 0:
+            raise ValueError(f"guidance must not be negative, got {self.guidance}")

@@ -31,8 +31,9 @@ class RefineRequest:
             raise ValueError(
                 f"image and mask must be [D, h, w] of one shape, got {self.image.shape} and {self.mask.shape}"
             )
-        if self.mask.min() < 0 or self.mask.max() >= spec.num_labels:
-            raise ValueError(f"the mask holds label {self.mask.max()}; labels are 0 to {spec.num_labels - 1}")
+        for label in (self.mask.min(), self.mask.max()):
+            if not 0 <= label < spec.num_labels:
+                raise ValueError(f"the mask holds label {label}; labels are 0 to {spec.num_labels - 1}")
 
 
 class Refinement:
