@@ -39,12 +39,13 @@ class TrainingFailedError(Medgen3dError):
         return f"training run {run} failed: {reason} Its checkpoints are kept; mend the cause and add --resume."
 
 
-@ray.remote(num_cpus=0)
 class Board:
     """Where rank 0 tells the driver how far it is, and the driver asks the workers to stop."""
 
     def __init__(self) -> None:
-        self.step, self.figures, self.stop = 0, {}, False
+        self.step = 0
+        self.figures: Losses = {}
+        self.stop = False
 
     def post(self, step: int, figures: Losses) -> bool:
         """Tell; the answer is whether to stop."""
@@ -93,7 +94,7 @@ def train_stage(run: TrainingRun, data: Path, config: ExperimentConfig, run_log:
         return Trained(run=run, step=job.settings.steps, bundle=bundle)
     # On the driver's own machine, as Ray Train's controller: a run survives the loss of any other.
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    board = Board.options(scheduling_strategy=here).remote()
+    board = ray.remote(num_cpus=0, scheduling_strategy=here)(Board).remote()
     trainer = TorchTrainer(
         _work,
         train_loop_config={"job": job, "board": board},

@@ -86,6 +86,6 @@ class Journal:
         elapsed = max(time.monotonic() - self._since, 1e-9)
         figures = {name: total / self._count for name, total in self._sums.items()}
         figures["examples_per_second"] = self._count * self.batch_size / elapsed
-        figures["learning_rate"] = next(iter(state.schedules.values())).get_last_lr()[0]
+        figures["learning_rate"] = float(next(iter(state.schedules.values())).get_last_lr()[0])
         self.log(state.step, figures)
         self._sums, self._count, self._since = {}, 0, time.monotonic()
