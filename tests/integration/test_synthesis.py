@@ -8,10 +8,12 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from medgen3d.artifacts.prepared_set import PreparedSet
 from medgen3d.artifacts.synthetic_set import SyntheticSet
-from medgen3d.config.experiment import SynthesisConfig
+from medgen3d.config.experiment import IngestConfig, SynthesisConfig
 from medgen3d.core.errors import DataError
 from medgen3d.core.hashing import sha256_of
+from medgen3d.ingest.on_ray import ingest
 from medgen3d.synthesis.on_ray import WRITTEN, synthesize
 from medgen3d.synthesis.plan import STAGES
 
@@ -56,6 +58,21 @@ def test_progress_is_told_for_every_stage_up_to_the_end(five):
     assert seen[-1] == (dict.fromkeys((*STAGES, WRITTEN), 5), 5)
 
 
+def test_the_set_can_be_ingested_like_any_other_and_its_masks_come_back(five, tmp_path):
+    ingest(five[0], tmp_path / "prepared", IngestConfig(), seed=0)
+    prepared, synthetic = PreparedSet(tmp_path / "prepared"), SyntheticSet(five[0])
+
+    assert prepared.info.label_table == synthetic.info.label_table
+    assert prepared.info.spacing_mm == pytest.approx(synthetic.info.spacing_mm)
+    assert prepared.info.axis_codes == "LPS"
+    assert prepared.info.phantom
+    assert sorted(prepared.info.case_ids()) == synthetic.case_ids
+    for case_id in synthetic.case_ids:
+        case = prepared.read(case_id)
+        mask = prepared.info.label_table.to_original(case.mask[:, case.box.rows, case.box.columns])
+        np.testing.assert_array_equal(mask, synthetic.read(case_id)[1].voxels)
+
+
 def test_two_actors_per_stage_and_another_count_give_the_same_bytes(five, tiny_pipeline, tmp_path):
     synthesize(tiny_pipeline, "knee", 3, 3, 11, tmp_path / "set", TWO)
 
@@ -69,7 +86,7 @@ def test_an_interrupted_set_is_completed_with_the_same_bytes(five, tiny_pipeline
     shutil.copytree(five[0], out)
     (out / "images" / "syn_00001.nii.gz").write_bytes(b"half")
     (out / "labels" / "syn_00004.nii.gz").unlink()
-    summary = synthesize(tiny_pipeline, "knee", 3, 5, 11, out, TWO)
+    summary = synthesize(tiny_pipeline, "knee", 3, 5, 11, out, ONE)
 
     assert (summary.num_kept, summary.num_drawn) == (3, 2)
     assert hashes(out) == hashes(five[0])
