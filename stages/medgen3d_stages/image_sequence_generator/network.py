@@ -86,7 +86,11 @@ class SliceGenerator(nn.Module):
             position: [B], relative position (z + 0.5) / D of the slice.
         """
         height, width = history.images.shape[-2:]
-        pad = (0, multiple_of(width, self.plane_multiple) - width, 0, multiple_of(height, self.plane_multiple) - height)
+        # A plane of one multiple would end as a single pixel, which cannot be normalised.
+        bottom, right = (
+            max(multiple_of(side, self.plane_multiple), 2 * self.plane_multiple) - side for side in (height, width)
+        )
+        pad = (0, right, 0, bottom)
         condition = F.pad(history.masks.flatten(1, 2), pad)
         presence = history.present[:, :, None, None].expand_as(history.images)
         vector = torch.cat([style, 2 * position[:, None] - 1], dim=1)

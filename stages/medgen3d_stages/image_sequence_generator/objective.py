@@ -145,7 +145,7 @@ def feature_distance(real: list[list[Tensor]], fake: list[list[Tensor]]) -> Tens
     distances = [
         (on_fake.float() - on_real.float().detach()).abs().mean()
         for real_scale, fake_scale in zip(real, fake, strict=True)
-        for on_real, on_fake in zip(real_scale[:-1], fake_scale[:-1], strict=True)
+        for on_real, on_fake in zip(real_scale, fake_scale, strict=True)
     ]
     return torch.stack(distances).mean()
 
