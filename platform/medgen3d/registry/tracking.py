@@ -35,7 +35,7 @@ Status = Literal["FINISHED", "FAILED", "KILLED"]
 class Tracking:
     """Where runs and registered models live; goes into every process as it is.
 
-    uri: `sqlite:///...` or the address of an MLflow server. Never with credentials: those stay in the environment.
+    uri: `sqlite:///` and an absolute path, or the address of an MLflow server; credentials stay in the environment.
     artifact_root: Folder of the artifacts of a SQLite registry, and of what is downloaded from a server.
     """
 
@@ -48,6 +48,11 @@ class Tracking:
             raise ConfigError(
                 f"a tracking URI begins with sqlite:///, http:// or https://, got the scheme {parts.scheme!r}; "
                 "for another database run `mlflow server` in front of it"
+            )
+        if self.local and not self.uri.startswith("sqlite:////"):
+            raise ConfigError(
+                f"the tracking URI {self.uri} would mean another file in every process; write sqlite:/// and then the "
+                "database's absolute path"
             )
         if parts.username or parts.password:
             raise ConfigError(
@@ -184,7 +189,7 @@ class RunLog:
 def _client(uri: str) -> MlflowClient:
     if not uri.startswith("sqlite:"):
         return MlflowClient(uri, uri)
-    database = Path(urlsplit(uri).path[1:])
+    database = Path(uri.removeprefix("sqlite:///"))
     database.parent.mkdir(parents=True, exist_ok=True)
     # MLflow makes missing tables without looking whether another process is just doing that.
     with database.with_name(database.name + ".lock").open("w") as lock:

@@ -47,6 +47,12 @@ def test_other_stores_are_refused(tmp_path, uri):
     assert "secret" not in str(caught.value)
 
 
+@pytest.mark.parametrize("uri", ["sqlite:///mlflow.db", "sqlite://"])
+def test_a_database_that_depends_on_the_working_folder_is_refused(tmp_path, uri):
+    with pytest.raises(ConfigError, match=f"the tracking URI {uri} would mean another file in every process"):
+        Tracking(uri=uri, artifact_root=tmp_path)
+
+
 def test_a_run_holds_its_name_tags_parent_and_flattened_params(tracking):
     parent = start_run(tracking, "toy", "all", tags={}, params={})
     nested = {"seed": 3, "refiner": {"channels": [8, 16], "deep": {"start": 0.35}}}
