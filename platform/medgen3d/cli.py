@@ -3,6 +3,7 @@
 Whatever is heavy is imported inside the functions, so that `--help` answers at once.
 """
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -288,7 +289,7 @@ def _tracking(config: Path | None, preset: list[str] | None, override: list[str]
     return Tracking.of(experiment.storage)
 
 
-@app.command(epilog="Example: medgen3d synthesize --pipeline hippocampus@champion --count 40 --out pairs")
+@app.command(epilog="Example: medgen3d synthesize --pipeline hippocampus --count 40 --out pairs")
 def synthesize(
     pipeline: Annotated[str, typer.Option(help="NAME, NAME@3 or NAME@champion.")],
     count: Annotated[int, typer.Option(help="Number of pairs that the set shall have.")],
@@ -350,6 +351,28 @@ def report(
     with console.progress() as show:
         compare(real, synthetic, out, lambda done, total: show("read cases", done, total))
     console.say(f"Report: {out / 'report.html'}")
+
+
+@app.command(epilog="Example: medgen3d demo --out medgen3d-demo")
+def demo(
+    out: Annotated[Path, typer.Option(help="New folder, or that of a demo to go on with.")] = Path("medgen3d-demo"),
+    override: Overrides = None,
+    dry_run: DryRun = False,
+    verbose: Verbose = False,
+) -> None:
+    """Do the whole main job on built-in phantoms, on this machine, within minutes."""
+    console.begin_logging(verbose=verbose)
+    from medgen3d.recipes.demo import STEPS, plan_demo, run_demo
+
+    planned = plan_demo(out, override or [])
+    if dry_run:
+        console.say(f"Would do in {out}: {', '.join(STEPS)}")
+        return
+    run_demo(planned, console.notice, console.progress, verbose=verbose)
+    mlflow = Path(sys.executable).with_name("mlflow")
+    console.say(f"Pairs:  {planned.pairs}")
+    console.say(f"Report: {planned.report / 'report.html'}")
+    console.say(f"MLflow: {mlflow} ui --backend-store-uri {planned.config.storage.mlflow_uri}")
 
 
 @config_app.command("show", epilog="Example: medgen3d config show --preset workstation --preset thoracic_ct")

@@ -1,0 +1,200 @@
+"""The whole main job on built-in phantoms, small enough for a laptop: from labelled volumes to pairs and a report.
+
+Each step leaves its result in the demo's folder, so that a repeated run goes on after the last step that is finished.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from medgen3d.config.experiment import ExperimentConfig, StorageConfig, TrainingConfig
+from medgen3d.config.load import load_config
+from medgen3d.core.errors import DataError
+from medgen3d.recipes.cluster import connect, settle_gpus
+
+KIND = "thorax_ct"
+SIZE = (16, 32, 32)
+NUM_PHANTOMS = 24
+NUM_PAIRS = 4
+_SETTINGS = "demo.yaml"
+
+Show = Callable[..., None]
+"""(what, done, total, note=""): how far a step is."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Demo:
+    """The demo's folder and its configuration. `name` is the data set's, and so the pipeline's."""
+
+    out: Path
+    config: ExperimentConfig
+    name: str = f"phantom_{KIND}"
+
+    @property
+    def phantoms(self) -> Path:
+        return self.out / "phantoms"
+
+    @property
+    def prepared(self) -> Path:
+        return self.out / "prepared"
+
+    @property
+    def pairs(self) -> Path:
+        return self.out / "pairs"
+
+    @property
+    def report(self) -> Path:
+        return self.out / "report"
+
+
+def plan_demo(out: Path, overrides: Sequence[str] = ()) -> Demo:
+    """The demo in a folder that is new or holds a demo of the same settings; nothing is written.
+
+    MLflow goes into the folder as well, whatever the environment says: a demo leaves no trace elsewhere.
+
+    Raises:
+        ConfigError: An override is not valid.
+        DataError: The folder holds something else.
+    """
+    storage = StorageConfig(root=out / "runs")
+    storage = storage.model_copy(update={"tracking_uri": storage.mlflow_uri})
+    config = load_config(presets=["demo"], overrides=overrides).model_copy(update={"storage": storage})
+    demo, settings = Demo(out=out, config=config), out / _SETTINGS
+    if settings.is_file() and settings.read_text() != config.to_yaml():
+        raise DataError(f"{out} holds a demo with other settings; remove the folder, or name another one with --out")
+    if not settings.is_file() and out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        raise DataError(f"{out} exists and holds no demo; name another folder with --out")
+    return demo
+
+
+def run_demo(
+    demo: Demo,
+    announce: Callable[[str], None],
+    progress: Callable[[], AbstractContextManager[Show]],
+    *,
+    verbose: bool = False,
+) -> None:
+    """Do all steps, each announced and timed, with a Ray of its own on this machine.
+
+    Args:
+        demo: From `plan_demo`.
+        announce: Told what begins and what is finished.
+        progress: Opened once per step; what it gives is told how far the step is.
+        verbose: Show what Ray and its workers log.
+
+    Raises:
+        Medgen3dError: A step failed; those before it need not be repeated.
+        KeyboardInterrupt: Training was stopped; it can be resumed.
+    """
+    try:
+        demo.out.mkdir(parents=True, exist_ok=True)
+        (demo.out / _SETTINGS).write_text(demo.config.to_yaml())
+    except OSError as error:
+        raise DataError(f"cannot write to {demo.out}: {error.strerror}") from error
+    begun = time.monotonic()
+    announce("Starting Ray on this machine ...")
+    with connect(verbose=verbose):
+        demo = replace(demo, config=settle_gpus(demo.config))
+        for number, (name, step) in enumerate(STEPS.items(), start=1):
+            announce(f"[{number}/{len(STEPS)}] {name} ...")
+            since = time.monotonic()
+            with progress() as show:
+                result = step(demo, show)
+            announce(f"[{number}/{len(STEPS)}] {name}: {result} ({time.monotonic() - since:.0f} s)")
+    announce(f"All steps took {time.monotonic() - begun:.0f} s")
+
+
+def _phantoms(demo: Demo, show: Show) -> str:
+    from medgen3d.ingest.phantom import write_phantoms
+
+    if not (demo.phantoms / "dataset.json").exists():
+        _remove_unfinished(demo.phantoms)
+        write_phantoms(
+            KIND, NUM_PHANTOMS, demo.config.seed, demo.phantoms, lambda done, total: show("phantoms", done, total), SIZE
+        )
+    return f"{NUM_PHANTOMS} labelled phantoms"
+
+
+def _ingest(demo: Demo, show: Show) -> str:
+    from medgen3d.artifacts.prepared_set import PreparedSet
+    from medgen3d.ingest.on_ray import ingest
+
+    if not (demo.prepared / "dataset.yaml").exists():
+        ingest(demo.phantoms, demo.prepared, demo.config.ingest, seed=demo.config.seed, name=demo.name, progress=show)
+    return f"{len(PreparedSet(demo.prepared))} cases verified and prepared"
+
+
+def _train(demo: Demo, show: Show) -> str:
+    from medgen3d.recipes.train import plan_runs, train_stages
+
+    runs = plan_runs(list(TrainingConfig.model_fields), demo.prepared, demo.config, "demo")
+    results = train_stages(
+        runs,
+        demo.prepared,
+        demo.config,
+        lambda stage, step, steps, _figures: show(stage, step, steps),
+        resume=demo.config.storage.training_dir.exists(),
+    )
+    if results[-1].version is None:
+        raise KeyboardInterrupt
+    return ", ".join(str(result.version) for result in results)
+
+
+def _pipeline(demo: Demo, _show: Show) -> str:
+    from medgen3d.registry.pipeline import create_pipeline, list_pipelines, promote
+    from medgen3d.registry.tracking import Tracking
+
+    tracking = Tracking.of(demo.config.storage)
+    if demo.name not in list_pipelines(tracking):
+        create_pipeline(tracking, demo.name)
+    return f"{promote(tracking, demo.name)} is the champion"
+
+
+def _synthesize(demo: Demo, show: Show) -> str:
+    from medgen3d.registry.pipeline import resolve_pipeline
+    from medgen3d.registry.tracking import Tracking
+    from medgen3d.synthesis.on_ray import synthesize
+
+    def show_stages(counts: Mapping[str, int], total: int) -> None:
+        for stage, done in counts.items():
+            show(stage, done, total)
+
+    pipeline = resolve_pipeline(Tracking.of(demo.config.storage), demo.name)
+    summary = synthesize(
+        pipeline.bundles,
+        pipeline.name,
+        pipeline.version,
+        count=NUM_PAIRS,
+        seed=demo.config.seed,
+        out=demo.pairs,
+        config=demo.config.synthesis,
+        progress=show_stages,
+    )
+    if summary.failures:
+        raise DataError(f"{len(summary.failures)} pairs could not be drawn: {next(iter(summary.failures.values()))}")
+    return f"{NUM_PAIRS} image and mask pairs"
+
+
+def _report(demo: Demo, show: Show) -> str:
+    from medgen3d.evaluation.comparison import compare
+
+    compare(demo.prepared, demo.pairs, demo.report, lambda done, total: show("cases read", done, total))
+    return "one page"
+
+
+STEPS: dict[str, Callable[[Demo, Show], str]] = {
+    "phantoms": _phantoms,
+    "ingest": _ingest,
+    "train": _train,
+    "pipeline": _pipeline,
+    "synthesize": _synthesize,
+    "report": _report,
+}
+
+
+def _remove_unfinished(folder: Path) -> None:
+    """Phantoms without `dataset.json` are left from a run that was stopped; the folder is the demo's own."""
+    for path in sorted(folder.rglob("*"), reverse=True):
+        path.rmdir() if path.is_dir() else path.unlink()
