@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from medgen3d_stages.arrays import one_hot
 from medgen3d_stages.image_sequence_generator.config import ImageSequenceGeneratorConfig
-from medgen3d_stages.layers.padding import multiple_of
+from medgen3d_stages.layers.padding import padded_side
 from medgen3d_stages.layers.spade import SpadeBlock
 
 SEQUENCE = 3
@@ -86,10 +86,7 @@ class SliceGenerator(nn.Module):
             position: [B], relative position (z + 0.5) / D of the slice.
         """
         height, width = history.images.shape[-2:]
-        # A plane of one multiple would end as a single pixel, which cannot be normalised.
-        bottom, right = (
-            max(multiple_of(side, self.plane_multiple), 2 * self.plane_multiple) - side for side in (height, width)
-        )
+        bottom, right = (padded_side(side, self.plane_multiple) - side for side in (height, width))
         pad = (0, right, 0, bottom)
         condition = F.pad(history.masks.flatten(1, 2), pad)
         presence = history.present[:, :, None, None].expand_as(history.images)

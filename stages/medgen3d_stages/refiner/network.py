@@ -35,7 +35,7 @@ class SliceDenoiser(nn.Module):
         """Velocity [B, 1, h, w].
 
         Args:
-            noisy: [B, 1, h, w], sides multiples of `plane_multiple`.
+            noisy: [B, 1, h, w], sides multiples of `plane_multiple`, not both just one.
             mask_one_hot: [B, K, h, w] in {0, 1}; all 0 is the null mask.
             view: [B], index into VIEWS.
             step: [B], diffusion step.

@@ -13,7 +13,7 @@ from medgen3d_stages.contract import DataSpec
 from medgen3d_stages.diffusion.process import add_noise, clean_from_velocity
 from medgen3d_stages.diffusion.sampler import denoise
 from medgen3d_stages.diffusion.schedule import visited_steps
-from medgen3d_stages.layers.padding import multiple_of, reflected
+from medgen3d_stages.layers.padding import padded_side, reflected
 from medgen3d_stages.refiner.config import RefinerConfig
 from medgen3d_stages.refiner.network import VIEWS, SliceDenoiser
 
@@ -90,7 +90,7 @@ class Refinement:
     def _predict_slices(self, slices: Tensor, mask_one_hot: Tensor, step: int, view: int) -> Tensor:
         height, width = slices.shape[-2:]
         rows, columns = (
-            reflected(size, multiple_of(size, self.network.plane_multiple)).to(slices.device)
+            reflected(size, padded_side(size, self.network.plane_multiple)).to(slices.device)
             for size in (height, width)
         )
         padded, hot = slices[..., rows, :][..., columns], mask_one_hot[..., rows, :][..., columns]

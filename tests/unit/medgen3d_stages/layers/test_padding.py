@@ -4,12 +4,17 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medgen3d_stages.layers.padding import multiple_of, reflected
+from medgen3d_stages.layers.padding import multiple_of, padded_side, reflected
 
 
 @pytest.mark.parametrize(("size", "factor", "expected"), [(1, 4, 4), (4, 4, 4), (5, 4, 8), (18, 8, 24), (7, 1, 7)])
 def test_a_size_grows_to_the_next_multiple(size, factor, expected):
     assert multiple_of(size, factor) == expected
+
+
+@pytest.mark.parametrize(("side", "factor", "expected"), [(1, 4, 8), (8, 4, 8), (9, 4, 12), (1, 1, 2), (3, 1, 3)])
+def test_a_side_that_a_network_halves_grows_to_at_least_two_multiples(side, factor, expected):
+    assert padded_side(side, factor) == expected
 
 
 @pytest.mark.parametrize(

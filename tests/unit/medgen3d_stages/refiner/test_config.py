@@ -1,0 +1,27 @@
+import pytest
+
+from medgen3d_stages.refiner.config import RefinerConfig
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"channels": (8, 16)}, "2 levels of channels but 3 attention_levels"),
+        ({"channels": (), "attention_levels": ()}, "one or more multiples of 8"),
+        ({"channels": (8, 12, 16)}, "multiples of 8"),
+        ({"num_res_blocks": 0}, "num_res_blocks must be at least 1, got 0"),
+        ({"spade_channels": 0}, "spade_channels must be at least 1, got 0"),
+        ({"crop": 0}, "crop must be at least 1, got 0"),
+        ({"crop": 46}, "crop must be a multiple of 4, got 46"),
+        ({"mask_dropout": 1.0}, r"mask_dropout must lie in \[0, 1\)"),
+        ({"start": 0.0}, r"start in \(0, 1\]"),
+        ({"start": 1.2}, r"start in \(0, 1\]"),
+        ({"sampling_steps": 0}, "got 0"),
+        ({"diffusion_steps": 20}, "between 1 and start x diffusion_steps, got 10"),
+        ({"guidance": -0.1}, "guidance must not be negative"),
+        ({"slice_batch": 0}, "slice_batch must be at least 1, got 0"),
+    ],
+)
+def test_an_option_out_of_range_is_refused_with_what_is_allowed(changes, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        RefinerConfig(**changes)
