@@ -93,7 +93,7 @@ class StageTraining(_Section):
 class AdversarialTraining(StageTraining):
     """The same choices with the defaults that suit a generator and its discriminators."""
 
-    steps: PositiveInt = 2000
+    steps: PositiveInt = 1500
     batch_size: PositiveInt = 8
     learning_rate: PositiveFloat = 2e-4
     betas: tuple[Share, Share] = (0.5, 0.999)
