@@ -5,6 +5,7 @@ import secrets
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from medgen3d.config.experiment import ExperimentConfig
 from medgen3d.core.errors import ConfigError
@@ -29,6 +30,8 @@ def connect(address: str | None = None, *, verbose: bool = False) -> Iterator[No
     """
     if address is None:
         _prepare_local_environment()
+    else:
+        _check_reachable(address)
     if not verbose:
         os.environ.setdefault("RAY_DATA_LOG_LEVEL", "ERROR")
     import ray  # not before: it reads the environment
@@ -36,26 +39,28 @@ def connect(address: str | None = None, *, verbose: bool = False) -> Iterator[No
     if ray.is_initialized():
         yield
         return
+    options = {"log_to_driver": verbose, "logging_level": "INFO" if verbose else "ERROR"}
     if address is None:
-        local = {"num_cpus": max(_LOCAL_CPUS, os.cpu_count() or 1), "include_dashboard": False}
-        ray.init(address="local", log_to_driver=verbose, logging_level=_level(verbose), **local)
+        num_cpus = max(_LOCAL_CPUS, os.cpu_count() or 1)
+        ray.init(address="local", num_cpus=num_cpus, include_dashboard=False, **options)
     else:
-        _check_reachable(address)
-        try:
-            ray.init(address=address, log_to_driver=verbose, logging_level=_level(verbose))
-        except (ConnectionError, ray.exceptions.AuthenticationError) as error:
-            raise ConfigError(
-                f"the Ray cluster at {address} refused the connection; check that it runs the same Ray version "
-                f"({ray.__version__}) and that RAY_AUTH_TOKEN or ~/.ray/auth_token holds its token"
-            ) from error
+        _join(address, options)
     try:
         yield
     finally:
         ray.shutdown()
 
 
-def _level(verbose: bool) -> str:
-    return "INFO" if verbose else "ERROR"
+def _join(address: str, options: dict[str, Any]) -> None:
+    import ray
+
+    try:
+        ray.init(address=address, **options)
+    except (ConnectionError, RuntimeError, ray.exceptions.AuthenticationError) as error:
+        raise ConfigError(
+            f"the Ray cluster at {address} refused the connection; check that it runs the same Ray version "
+            f"({ray.__version__}) and that RAY_AUTH_TOKEN or ~/.ray/auth_token holds its token"
+        ) from error
 
 
 def _check_reachable(address: str) -> None:
