@@ -1,6 +1,7 @@
 """Everything of a training run that a checkpoint must hold, and how it is saved and restored."""
 
 import math
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -80,12 +81,7 @@ class TrainingState:
         """
         path = folder / _FILE
         remedy = "Resume with the configuration that the run was started with, or start a new run."
-        try:
-            content = torch.load(path, weights_only=True, map_location="cpu")
-        except (OSError, RuntimeError, EOFError, ValueError, AttributeError) as error:
-            raise ArtifactError(
-                str(path), str(error), "a training checkpoint", "Resume from an earlier one."
-            ) from error
+        content = _read(path)
         found = (content.get("schema_version"), content.get("stage"))
         if found != (SCHEMA_VERSION, self.stage_name):
             raise ArtifactError(str(path), f"version and stage {found}", f"{(SCHEMA_VERSION, self.stage_name)}", remedy)
@@ -109,6 +105,19 @@ def learning_rate_share(step: int, warmup_steps: int, steps: int) -> float:
         return (step + 1) / warmup_steps
     done = (step - warmup_steps) / max(steps - warmup_steps, 1)
     return 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            sound = archive.testzip() is None  # torch.load compares no checksums
+        content = torch.load(path, weights_only=True, map_location="cpu") if sound else None
+    except Exception as error:  # what damaged bytes raise depends on where they lie
+        found = error.strerror if isinstance(error, OSError) and error.strerror else "a damaged file"
+        raise ArtifactError(str(path), found, "a training checkpoint", "Resume from an earlier one.") from error
+    if not isinstance(content, dict):
+        raise ArtifactError(str(path), "a damaged file", "a training checkpoint", "Resume from an earlier one.")
+    return content
 
 
 def _state_of(part: dict[str, Any]) -> dict[str, Any]:
