@@ -13,7 +13,7 @@ from medgen3d.registry.bundles import register_bundle
 from medgen3d.registry.tracking import RunLog, Tracking, start_run
 from medgen3d.registry.versions import Version
 from medgen3d.training.job import Trained
-from medgen3d.training.on_ray import Progress, check_room, train_stage
+from medgen3d.training.on_ray.fit import Progress, check_room, train_stage
 from medgen3d.training.run import TrainingRun, begin, find
 
 log = logging.getLogger(__name__)

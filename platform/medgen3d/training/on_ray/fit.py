@@ -1,7 +1,6 @@
-"""Training through Ray Train: one TorchTrainer run per stage, the same for every stage."""
+"""One TorchTrainer run per stage, the same for every stage, as the driver sees it."""
 
 import logging
-import tempfile
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -9,22 +8,19 @@ from typing import Any
 
 import ray
 import ray.train
-import ray.train.torch
-import torch
-from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, ScalingConfig, UserCallback
+from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from medgen3d.artifacts.prepared_set import PreparedSet
 from medgen3d.config.experiment import ExperimentConfig
 from medgen3d.core.errors import ConfigError, Medgen3dError
 from medgen3d.registry.tracking import RunLog
-from medgen3d.training.batches import ExampleSet, StepSampler, batches
 from medgen3d.training.job import Job, Trained, bundle_folder, finish
-from medgen3d.training.loop import Losses, TrainingDivergedError, train
+from medgen3d.training.loop import Losses, TrainingDivergedError
+from medgen3d.training.on_ray.board import Board
+from medgen3d.training.on_ray.failures import StopForOwnErrors
+from medgen3d.training.on_ray.work import work
 from medgen3d.training.run import TrainingRun
-from medgen3d.training.state import TrainingState
-from medgen3d.training.worker import Journal, preview_png, stage_for
 
 log = logging.getLogger(__name__)
 Progress = Callable[[str, int, int, Losses], None]
@@ -37,38 +33,6 @@ class TrainingFailedError(Medgen3dError):
     def __str__(self) -> str:
         run, reason = self.args
         return f"training run {run} failed: {reason} Its checkpoints are kept; mend the cause and add --resume."
-
-
-class Board:
-    """Where rank 0 tells the driver how far it is, and the driver asks the workers to stop."""
-
-    def __init__(self) -> None:
-        self.step = 0
-        self.figures: Losses = {}
-        self.stop = False
-
-    def post(self, step: int, figures: Losses) -> bool:
-        """Tell; the answer is whether to stop."""
-        self.step, self.figures = step, figures
-        return self.stop
-
-    def read(self) -> tuple[int, Losses]:
-        return self.step, self.figures
-
-    def ask_to_stop(self) -> None:
-        self.stop = True
-
-
-class _StopForOwnErrors(UserCallback):
-    """Ends a run at the first error of ours: a user must mend it first, and Ray Train would only try it again.
-
-    Ray Train repeats what fails in a worker, but not what fails in its controller, where this is called.
-    """
-
-    def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
-        for error in worker_exceptions.values():
-            if isinstance(error, Medgen3dError):
-                raise error
 
 
 def train_stage(run: TrainingRun, data: Path, config: ExperimentConfig, run_log: RunLog, progress: Progress) -> Trained:
@@ -96,8 +60,7 @@ def train_stage(run: TrainingRun, data: Path, config: ExperimentConfig, run_log:
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     board = ray.remote(num_cpus=0, scheduling_strategy=here)(Board).remote()
     trainer = TorchTrainer(
-        _work,
-        train_loop_config={"job": job, "board": board},
+        lambda: work(job, board),  # not as `train_loop_config`, which the controller would load, and with it torch
         scaling_config=ScalingConfig(
             num_workers=config.cluster.num_workers,
             use_gpu=bool(config.cluster.use_gpu),
@@ -109,7 +72,7 @@ def train_stage(run: TrainingRun, data: Path, config: ExperimentConfig, run_log:
             storage_path=str(config.storage.training_dir),
             failure_config=FailureConfig(max_failures=config.cluster.max_failures, controller_failure_limit=3),
             checkpoint_config=CheckpointConfig(num_to_keep=2),
-            callbacks=[_StopForOwnErrors()],
+            callbacks=[StopForOwnErrors()],
         ),
     )
     result = _fit(trainer, board, run, job.settings.steps, progress)
@@ -151,7 +114,7 @@ def _fit(trainer: TorchTrainer, board: Any, run: TrainingRun, steps: int, progre
 
 
 def _explained(run: TrainingRun, error: Exception) -> Medgen3dError:
-    cause = getattr(error, "controller_failure", None)  # what _StopForOwnErrors raised
+    cause = getattr(error, "controller_failure", None)  # what StopForOwnErrors raised
     if isinstance(cause, TrainingDivergedError):
         return cause  # no use in resuming
     reason = str(cause) if isinstance(cause, Medgen3dError) else str(error).strip().splitlines()[-1] + "."
@@ -179,69 +142,3 @@ def check_room(config: ExperimentConfig) -> None:
                 raise ConfigError(
                     f"{sentence}; lower cluster.num_workers, or set cluster.wait_for_resources=true where it can grow"
                 )
-
-
-def _work(told: dict[str, Any]) -> None:
-    """One worker, from its start (or restart) to the last step."""
-    job, board = told["job"], told["board"]
-    context = ray.train.get_context()
-    rank, world_size = context.get_world_rank(), context.get_world_size()
-    torch.set_num_threads(job.config.cluster.threads)
-    device = ray.train.torch.get_device()
-    prepared = PreparedSet(Path(job.data))
-    stage, settings, seed = stage_for(job.stage, job.config, prepared), job.settings, job.config.seed
-    state = TrainingState(stage, settings, seed, device)
-    if (checkpoint := ray.train.get_checkpoint()) is not None:
-        with checkpoint.as_directory() as folder:
-            state.restore(Path(folder))
-    first = rank == 0
-    stop = False
-
-    def log_figures(step: int, figures: Losses) -> None:
-        nonlocal stop
-        if first:
-            job.run_log.metrics(step, {f"train/{name}": value for name, value in figures.items()})
-            stop = ray.get(board.post.remote(step, figures))
-
-    def asked_to_stop() -> bool:
-        if world_size == 1:
-            return stop
-        answer = torch.tensor([int(stop)], device=device)
-        torch.distributed.broadcast(answer, src=0)
-        return bool(answer.item())
-
-    def preview(current: TrainingState) -> None:
-        if first:
-            job.run_log.image(f"preview/{job.stage}", preview_png(stage, current, prepared, seed), current.step)
-
-    journal = Journal(
-        settings, settings.batch_size * world_size, log_figures, preview, lambda s: _report(s, first), asked_to_stop
-    )
-    loader = batches(
-        ExampleSet(prepared, stage, seed),
-        StepSampler(state.step, settings.steps, settings.batch_size, rank, world_size),
-        settings.loader_workers,
-    )
-    wrap = ray.train.torch.prepare_model if world_size > 1 else torch.nn.Module.requires_grad_
-    train(
-        stage,
-        state,
-        loader,
-        settings,
-        seed=seed,
-        rank=rank,
-        device=device,
-        wrap=wrap,
-        after_step=journal.after_step,
-    )
-
-
-def _report(state: TrainingState, first: bool) -> None:
-    """Every worker must report; the first one hands over the checkpoint."""
-    metrics = {"step": state.step}
-    if not first:
-        ray.train.report(metrics, checkpoint=None)
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        state.save(Path(folder))
-        ray.train.report(metrics, Checkpoint.from_directory(folder), checkpoint_dir_name=f"step-{state.step:08d}")
