@@ -183,3 +183,19 @@ def test_configuration_needs_none_of_the_heavy_libraries():
     )
     found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("preset", preset_names())
+def test_the_networks_of_every_preset_can_be_built_and_fit_a_gpu_in_training(preset: str):
+    import torch
+
+    from medgen3d_stages.catalogue import STAGE_NAMES, make_stage
+    from medgen3d_stages.contract import DataSpec
+
+    config = load_config(presets=[preset])
+    spec = DataSpec(num_labels=10, plane=(256, 256), spacing_mm=(2.5, 1.5, 1.5), max_depth=120)
+    for name in STAGE_NAMES:
+        with torch.device("meta"):  # shapes without memory
+            networks = make_stage(name, getattr(config, name), spec).build().values()
+        num_parameters = sum(parameter.numel() for network in networks for parameter in network.parameters())
+        assert num_parameters * 5 * 4 < 4e9  # weights, EMA, gradients and two moments of Adam [bytes]
