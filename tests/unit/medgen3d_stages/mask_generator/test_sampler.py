@@ -38,8 +38,8 @@ def plans(draw: st.DrawFn) -> tuple[int, int, int, set[int], int]:
     return depth, window, draw(st.integers(1, window - 1)), known, draw(st.integers(0, 99))
 
 
-@given(plans())
-def test_every_plan_ends_with_each_slice_drawn_once_and_given_slices_kept(plan):
+def play(plan: tuple[int, int, int, set[int], int]) -> None:
+    """Follow a plan to its end and check it at every step."""
     depth, window, overlap, known, seed = plan
     mask = draft(depth, window, overlap, known, seed)
     drawn = np.zeros(depth, dtype=int)
@@ -60,6 +60,17 @@ def test_every_plan_ends_with_each_slice_drawn_once_and_given_slices_kept(plan):
     assert mask.next_windows() == []
     assert drawn.tolist() == [int(index not in known) for index in range(depth)]
     assert mask.result()[:, 0, 0].tolist() == [2 if index in known else 1 for index in range(depth)]
+
+
+@given(plans())
+def test_every_plan_ends_with_each_slice_drawn_once_and_given_slices_kept(plan):
+    play(plan)
+
+
+@pytest.mark.parametrize("every", [0, 3, 5])
+def test_every_depth_is_planned_with_and_without_scattered_slices(every):
+    for depth in range(1, 41):
+        play((depth, 8, 2, set(range(0, depth, every)) if every else set(), depth))
 
 
 def test_windows_of_one_round_do_not_wait_for_one_another():
