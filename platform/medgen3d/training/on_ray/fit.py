@@ -86,19 +86,21 @@ def train_stage(run: TrainingRun, data: Path, config: ExperimentConfig, run_log:
 def _fit(trainer: TorchTrainer, board: Any, run: TrainingRun, steps: int, progress: Progress) -> ray.train.Result:
     """Run `fit` in a thread, so that Ray does not take Ctrl-C for itself, and show progress meanwhile."""
     outcome: dict[str, Any] = {}
+    ended = threading.Event()
 
     def fit() -> None:
         try:
             outcome["result"] = trainer.fit()
         except Exception as error:
             outcome["error"] = error
+        finally:
+            ended.set()
 
-    thread = threading.Thread(target=fit, name=f"fit-{run.folder_name}", daemon=True)
-    thread.start()
+    threading.Thread(target=fit, name=f"fit-{run.folder_name}", daemon=True).start()
     asked = False
-    while thread.is_alive():
+    while not ended.is_set():
         try:
-            thread.join(timeout=1.0)
+            ended.wait(timeout=1.0)  # not Thread.join: Ctrl-C in it makes Python 3.11 believe that the thread has ended
             step, figures = ray.get(board.read.remote())
             progress(run.stage, step, steps, figures)
         except KeyboardInterrupt:
