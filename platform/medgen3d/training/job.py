@@ -6,14 +6,14 @@ from pathlib import Path
 
 import torch
 
-from medgen3d.artifacts.bundle import BundleDataset, BundleInfo, write_bundle
+from medgen3d.artifacts.bundle import PREVIEW, BundleDataset, BundleInfo, write_bundle
 from medgen3d.artifacts.prepared_set import PreparedSet
 from medgen3d.artifacts.provenance import Provenance, config_hash
 from medgen3d.config.experiment import ExperimentConfig, StageTraining
 from medgen3d.registry.tracking import RunLog
 from medgen3d.training.run import TrainingRun
 from medgen3d.training.state import TrainingState
-from medgen3d.training.worker import preview_png, stage_for
+from medgen3d.training.worker import stage_for
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,7 +62,8 @@ def finish(run: TrainingRun, job: Job, checkpoint: Path) -> Trained:
         parent_run=run.mlflow_run,
     )
     bundle = bundle_folder(run, job.config)
-    picture = preview_png(stage, state, prepared, job.config.seed)
+    # The worker drew it: the driver may be a machine without a GPU, on which a large sample would take hours.
+    picture = (checkpoint / PREVIEW).read_bytes()
     write_bundle(bundle, info, state.bundle_weights(), provenance, picture)
     return Trained(run=run, step=state.step, bundle=bundle)
 

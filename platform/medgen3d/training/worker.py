@@ -76,10 +76,10 @@ class Journal:
         if last or state.step % self.settings.log_every == 0:
             self._log(state)
             self.stopped = not last and self.asked_to_stop()
-        if last or self.stopped or state.step % self.settings.checkpoint_every == 0:
-            self.checkpoint(state)
         if last or state.step % self.settings.preview_every == 0:
             self.preview(state)
+        if last or self.stopped or state.step % self.settings.checkpoint_every == 0:
+            self.checkpoint(state)
         return not (last or self.stopped)
 
     def _log(self, state: TrainingState) -> None:

@@ -10,6 +10,7 @@ import ray.train.torch
 import torch
 from ray.train import Checkpoint
 
+from medgen3d.artifacts.bundle import PREVIEW
 from medgen3d.artifacts.prepared_set import PreparedSet
 from medgen3d.training.batches import ExampleSet, StepSampler, batches
 from medgen3d.training.job import Job
@@ -31,7 +32,7 @@ def work(job: Job, board: Any) -> None:
         with checkpoint.as_directory() as folder:
             state.restore(Path(folder))
     first = rank == 0
-    stop = False
+    stop, picture = False, b""
 
     def log_figures(step: int, figures: Losses) -> None:
         nonlocal stop
@@ -47,11 +48,18 @@ def work(job: Job, board: Any) -> None:
         return bool(answer.item())
 
     def preview(current: TrainingState) -> None:
+        nonlocal picture
         if first:
-            job.run_log.image(f"preview/{job.stage}", preview_png(stage, current, prepared, seed), current.step)
+            picture = preview_png(stage, current, prepared, seed)
+            job.run_log.image(f"preview/{job.stage}", picture, current.step)
 
     journal = Journal(
-        settings, settings.batch_size * world_size, log_figures, preview, lambda s: _report(s, first), asked_to_stop
+        settings,
+        settings.batch_size * world_size,
+        log_figures,
+        preview,
+        lambda s: _report(s, first, picture),
+        asked_to_stop,
     )
     loader = batches(
         ExampleSet(prepared, stage, seed),
@@ -72,12 +80,13 @@ def work(job: Job, board: Any) -> None:
     )
 
 
-def _report(state: TrainingState, first: bool) -> None:
-    """Every worker must report; the first one hands over the checkpoint."""
+def _report(state: TrainingState, first: bool, picture: bytes) -> None:
+    """Every worker must report; the first one hands over the checkpoint, with the latest preview beside it."""
     metrics = {"step": state.step}
     if not first:
         ray.train.report(metrics, checkpoint=None)
         return
     with tempfile.TemporaryDirectory() as folder:
         state.save(Path(folder))
+        (Path(folder) / PREVIEW).write_bytes(picture)
         ray.train.report(metrics, Checkpoint.from_directory(folder), checkpoint_dir_name=f"step-{state.step:08d}")
