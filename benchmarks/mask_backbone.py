@@ -1,7 +1,7 @@
-"""One training step of the mask generator: what folding pixels into channels and bfloat16 gain over MONAI's network as is.
+"""One training step of the mask generator: what folding pixels into channels and bfloat16 gain over MONAI's network.
 
-Run: python benchmarks/mask_backbone.py [--threads 2] [--rounds 5]. All variants take turns in every round, so that a busy
-machine slows them alike; the table gives medians and the ratio to the first row.
+Run: python benchmarks/mask_backbone.py [--threads 2] [--rounds 5]. All variants take turns in every round, so that a
+busy machine slows them alike; the table gives medians and the ratio to the first row.
 """
 
 import argparse
