@@ -25,7 +25,7 @@ class _Verbs(TyperGroup):
             console.notice(f"Error: {error}")
             raise typer.Exit(2) from error
         except KeyboardInterrupt as interrupt:
-            console.notice("Interrupted. What is finished is kept; the same command starts it again.")
+            console.notice("Interrupted; what is finished is kept.")
             raise typer.Exit(130) from interrupt
 
 
