@@ -26,6 +26,8 @@ from medgen3d_stages.contract import DataSpec
 from medgen3d_stages.mask_generator.config import MaskGeneratorConfig, Sampler
 from medgen3d_stages.mask_generator.stage import MaskGenerator
 
+pytestmark = pytest.mark.timeout(900)  # half a minute of one core, but never a failure of a busy machine
+
 SIDE, NUM_VOLUMES, TRAINING_STEPS = 8, 400, 400
 SPEC = DataSpec(num_labels=3, plane=(SIDE, SIDE), spacing_mm=(1.0, 1.0, 1.0), max_depth=2)
 CONFIG = MaskGeneratorConfig(  # one window is a whole volume, so that nothing but the sampler is compared
