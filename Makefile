@@ -22,7 +22,7 @@ check: $(INSTALLED)  ## The fast loop, under a minute: linters, types, import ru
 	@$(BIN)/ruff format --check . || { echo "Run $(BIN)/ruff format ."; exit 1; }
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
-	@$(BIN)/pytest -x -q tests/unit tests/architecture
+	@$(BIN)/pytest -x -q -n auto tests/unit tests/architecture
 
 test: check  ## What CI runs: check, then the contract, integration and end-to-end tests
 	@$(BIN)/pytest -q tests/contract tests/integration tests/e2e
