@@ -51,12 +51,15 @@ def test_every_pass_visits_each_training_case_once_in_an_order_of_its_own(prepar
 
 
 def test_a_case_is_cut_anew_in_every_pass(prepared, gan):
-    examples = ExampleSet(prepared, gan, seed=0)
-    cuts = {}
-    for number in range(50):
+    # Also where it takes the same place in two passes.
+    examples, cuts = ExampleSet(prepared, gan, seed=0), {}
+    for number in range(100):
         example = examples[number]
-        cuts.setdefault(float(example["images"].max()), set()).add(tuple(example["position"].tolist()))
-    assert all(len(windows) > 1 for windows in cuts.values())
+        case_and_place = (float(example["images"].max()), number % 5)
+        cuts.setdefault(case_and_place, []).append((example["position"].tolist(), example["present"].tolist()))
+    repeated = [windows for windows in cuts.values() if len(windows) > 2]
+    assert all(any(window != windows[0] for window in windows) for windows in repeated)
+    assert len(repeated) > 10
 
 
 def test_a_small_cache_changes_nothing(prepared, refiner, monkeypatch):

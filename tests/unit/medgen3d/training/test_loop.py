@@ -88,6 +88,22 @@ def test_the_seed_and_the_rank_decide_the_noise(refiner, prepared):
     assert len({first_loss(0, 0), first_loss(1, 0), first_loss(0, 1)}) == 3
 
 
+def test_every_step_has_noise_of_its_own(refiner, prepared):
+    batch = next(iter(batches(ExampleSet(prepared, refiner, 0), StepSampler(0, 1, 2, 0, 1), 0)))
+    standing = SETTINGS.model_copy(update={"learning_rate": 1e-12})
+    state, seen = TrainingState(refiner, standing, 0, CPU), []
+    train(
+        refiner,
+        state,
+        [batch] * 4,
+        standing,
+        seed=0,
+        device=CPU,
+        after_step=lambda _, losses: seen.append(round(losses["denoiser/total"], 4)) is None,
+    )
+    assert len(set(seen)) == 4
+
+
 def test_every_term_of_every_turn_is_reported_by_name(gan, prepared):
     losses = run(gan, prepared, TrainingState(gan, SETTINGS, 0, CPU), stop_at=1)
     assert losses[0].keys() == {
