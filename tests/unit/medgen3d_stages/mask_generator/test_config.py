@@ -6,7 +6,7 @@ from medgen3d_stages.mask_generator.config import MaskGeneratorConfig
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"overlap": 0}, "overlap must lie between 1 and window - 1 = 7 slices, got 0"),
+        ({"window": 8, "overlap": 0}, "overlap must lie between 1 and window - 1 = 7 slices, got 0"),
         ({"window": 4, "overlap": 4}, "window - 1 = 3 slices, got 4"),
         ({"channels": (8, 16)}, "2 levels of channels but 3 attention_levels"),
         ({"channels": (), "attention_levels": ()}, "one or more"),
@@ -17,8 +17,8 @@ from medgen3d_stages.mask_generator.config import MaskGeneratorConfig
         ({"mode_probabilities": (0.5, 0.5, 0.5)}, "sum to 1"),
         ({"mode_probabilities": (-0.5, 1.0, 0.5)}, "sum to 1"),
         ({"scattered_probability": 1.5}, "between 0 and 1, got 1.5"),
-        ({"sampling_steps": 0}, "between 1 and 1000, got 0"),
-        ({"diffusion_steps": 20}, "between 1 and 20, got 25"),
+        ({"diffusion_steps": 1000, "sampling_steps": 0}, "between 1 and 1000, got 0"),
+        ({"diffusion_steps": 20, "sampling_steps": 21}, "between 1 and 20, got 21"),
         ({"guidance": -1.0}, "must not be negative"),
         ({"cross_entropy_weight": -1.0}, "must not be negative"),
     ],

@@ -13,7 +13,9 @@ from medgen3d_stages.mask_generator.network import MaskDenoiser
 from medgen3d_stages.mask_generator.objective import choose_known, cut_window, denoising_loss
 
 SPEC = DataSpec(num_labels=4, plane=(6, 8), spacing_mm=(1.0, 1.0, 1.0), max_depth=20)
-CONFIG = MaskGeneratorConfig(window=4, overlap=1, channels=(8, 16), attention_levels=(False, False))
+CONFIG = MaskGeneratorConfig(
+    window=4, overlap=1, channels=(8, 16), attention_levels=(False, False), cross_entropy_weight=0.5
+)
 
 
 def numbered_slices(depth: int) -> Example:

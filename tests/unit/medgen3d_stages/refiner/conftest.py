@@ -13,6 +13,7 @@ def config() -> RefinerConfig:
         spade_channels=4,
         crop=8,
         diffusion_steps=100,
+        start=0.35,
         sampling_steps=4,
         slice_batch=5,
     )

@@ -17,7 +17,7 @@ from medgen3d_stages.refiner.config import RefinerConfig
         ({"start": 0.0}, r"start in \(0, 1\]"),
         ({"start": 1.2}, r"start in \(0, 1\]"),
         ({"sampling_steps": 0}, "got 0"),
-        ({"diffusion_steps": 20}, "between 1 and start x diffusion_steps, got 10"),
+        ({"diffusion_steps": 20, "start": 0.35, "sampling_steps": 8}, "between 1 and start x diffusion_steps, got 8"),
         ({"guidance": -0.1}, "guidance must not be negative"),
         ({"slice_batch": 0}, "slice_batch must be at least 1, got 0"),
     ],
