@@ -356,10 +356,19 @@ def test_a_training_that_is_killed_then_interrupted_ends_with_the_weights_of_one
     assert "examples/s" in second.seen
     assert "Traceback" not in second.seen
 
-    seen = []
-    result = fit(stage, data, config, "disturbed", lambda *each: seen.append(each[1]), resume=True)
+    assert Logged(config, f"disturbed.{stage}").run.info.status == "KILLED"
+    seen = {}
+    result = fit(
+        stage,
+        data,
+        config,
+        "disturbed",
+        lambda _stage, step, *_: seen.update({step: Logged(config, f"disturbed.{stage}").run.info.status}),
+        resume=True,
+    )
     logged = Logged(config, f"disturbed.{stage}")
-    assert seen[-1] == result.trained.step == STEPS
+    assert max(seen) == result.trained.step == STEPS
+    assert set(seen.values()) == {"RUNNING"}
     assert result.trained.run.mlflow_run == logged.run.info.run_id
     assert (logged.run.info.status, logged.num_pictures() > 0) == ("FINISHED", True)
 

@@ -181,6 +181,11 @@ class RunLog:
         with explained(self.tracking_uri):
             _client(self.tracking_uri).log_artifact(self.run_id, str(path))
 
+    def reopen(self) -> None:
+        """Say that a run that had ended is going on."""
+        with explained(self.tracking_uri):
+            _client(self.tracking_uri).update_run(self.run_id, "RUNNING")
+
     def finish(self, status: Status) -> None:
         with explained(self.tracking_uri):
             _client(self.tracking_uri).set_terminated(self.run_id, status)

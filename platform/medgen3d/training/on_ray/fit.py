@@ -56,6 +56,7 @@ def train_stage(run: TrainingRun, data: Path, config: ExperimentConfig, run_log:
     bundle = bundle_folder(run, config)
     if bundle.exists():
         return Trained(run=run, step=job.settings.steps, bundle=bundle)
+    run_log.reopen()
     # On the driver's own machine, as Ray Train's controller: a run survives the loss of any other.
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     board = ray.remote(num_cpus=0, scheduling_strategy=here)(Board).remote()
@@ -119,8 +120,10 @@ def _explained(run: TrainingRun, error: Exception) -> Medgen3dError:
     cause = getattr(error, "controller_failure", None)  # what StopForOwnErrors raised
     if isinstance(cause, TrainingDivergedError):
         return cause  # no use in resuming
-    reason = str(cause) if isinstance(cause, Medgen3dError) else str(error).strip().splitlines()[-1] + "."
-    return TrainingFailedError(run.folder_name, reason)
+    if isinstance(cause, Medgen3dError):
+        return TrainingFailedError(run.folder_name, str(cause))
+    last_line = (str(error).strip() or repr(error)).splitlines()[-1]
+    return TrainingFailedError(run.folder_name, f"{last_line}.")
 
 
 def check_room(config: ExperimentConfig) -> None:

@@ -103,11 +103,13 @@ def test_pictures_keep_their_pixels_and_steps(tracking):
 
 
 @pytest.mark.parametrize("status", ["FINISHED", "FAILED", "KILLED"])
-def test_a_finished_run_says_how_it_ended(tracking, status):
+def test_a_finished_run_says_how_it_ended_until_it_goes_on(tracking, status):
     run_id = start_run(tracking, "toy", "x", {}, {})
     assert tracking.client().get_run(run_id).info.status == "RUNNING"
     RunLog(tracking.uri, run_id).finish(status)
     assert tracking.client().get_run(run_id).info.status == status
+    RunLog(tracking.uri, run_id).reopen()
+    assert tracking.client().get_run(run_id).info.status == "RUNNING"
 
 
 def test_another_process_writes_to_the_same_run_and_starts_none_of_its_own(tracking):
