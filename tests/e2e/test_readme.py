@@ -92,7 +92,9 @@ def run(folder) -> Callable[[str], str]:
     said: dict[str, str] = {}
     # Ray and telemetry as a user has them, apart from where Ray keeps its files.
     set_by_tests = ("OMP_NUM_THREADS", "RAY_AUTH_MODE", "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "RAY_USAGE_STATS_ENABLED")
-    environment = {key: value for key, value in os.environ.items() if key not in set_by_tests}
+    # A make inside `make test` would announce the folders that it enters and leaves.
+    set_by_make = ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")
+    environment = {key: value for key, value in os.environ.items() if key not in {*set_by_tests, *set_by_make}}
 
     def once(command: str) -> str:
         if command not in said:
