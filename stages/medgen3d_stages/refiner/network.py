@@ -1,8 +1,8 @@
 """The denoiser of single slices: MONAI's diffusion U-Net, with the mask injected into its decoder by SPADE."""
 
-from monai.networks.nets import SPADEDiffusionModelUNet
 from torch import Tensor, nn
 
+from medgen3d_stages.layers.spade import spade_diffusion_unet
 from medgen3d_stages.refiner.config import RefinerConfig
 
 VIEWS = ("axial", "coronal", "sagittal")
@@ -17,18 +17,17 @@ class SliceDenoiser(nn.Module):
     def __init__(self, config: RefinerConfig, num_labels: int) -> None:
         super().__init__()
         self.plane_multiple = 2 ** (len(config.channels) - 1)
-        self.unet = SPADEDiffusionModelUNet(
-            spatial_dims=2,
+        self.unet = spade_diffusion_unet(
+            num_labels=num_labels,
+            groups=8,
+            hidden=config.spade_channels,
             in_channels=1,
             out_channels=1,
-            label_nc=num_labels,
             channels=config.channels,
             num_res_blocks=config.num_res_blocks,
             attention_levels=config.attention_levels,
-            norm_num_groups=8,
             num_head_channels=8,
             num_class_embeds=len(VIEWS),
-            spade_intermediate_channels=config.spade_channels,
         )
 
     def forward(self, noisy: Tensor, mask_one_hot: Tensor, view: Tensor, step: Tensor) -> Tensor:
