@@ -21,11 +21,11 @@ class Findings:
 class MapItems(Protocol):
     """Applies a function to every item, in order; on a cluster each call is a Ray task."""
 
-    def __call__(self, what: str, function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
+    def __call__(self, what: str, function: Callable[[Item], Result], items: Sequence[Item], /) -> list[Result]:
         """Results in the order of `items`; `what` names the work in the progress display ("read cases")."""
         ...
 
 
-def map_here(what: str, function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
+def map_here(_what: str, function: Callable[[Item], Result], items: Sequence[Item], /) -> list[Result]:
     """`MapItems` in this process."""
     return [function(item) for item in items]
