@@ -7,10 +7,10 @@ and parts can be written by different machines. See docs/artifacts.md.
 import functools
 import hashlib
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 import pyarrow as pa
@@ -50,6 +50,11 @@ class Intensity(BaseModel):
 
     low: float
     high: float
+
+    @classmethod
+    def median_of(cls, maps: Sequence[Self]) -> Self:
+        """The map between the median low and the median high of several."""
+        return cls(low=float(np.median([one.low for one in maps])), high=float(np.median([one.high for one in maps])))
 
     def to_unit(self, values: NDArray[np.generic]) -> NDArray[np.float32]:
         """Scanner units -> [-1, 1]; what lies outside low..high is clipped."""
@@ -105,6 +110,7 @@ class DatasetInfo(BaseModel):
     inverse: Median intensity map of the training split; takes synthetic images from [-1, 1] to scanner units.
     cropped: Cases that were larger than `plane`.
     skipped: Cases that were left out, with the reason.
+    cut_from: Digest of the prepared set that this one holds some cases of (`artifacts/subset.py`); None: of none.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -125,6 +131,7 @@ class DatasetInfo(BaseModel):
     cases: list[CaseEntry]
     cropped: list[str] = []
     skipped: dict[str, str] = {}
+    cut_from: str | None = None
 
     @property
     def label_table(self) -> LabelTable:
@@ -168,7 +175,8 @@ def write_info(root: Path, info: DatasetInfo) -> None:
     """Write `dataset.yaml`, last of all: a folder without it is no prepared set."""
     root.mkdir(parents=True, exist_ok=True)
     unfinished = root / "dataset.yaml.unfinished"
-    unfinished.write_text(yaml.safe_dump(info.model_dump(mode="json"), sort_keys=False, allow_unicode=True))
+    content = info.model_dump(mode="json", exclude_none=True)
+    unfinished.write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
     unfinished.replace(root / "dataset.yaml")
 
 

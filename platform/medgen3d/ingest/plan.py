@@ -48,7 +48,7 @@ class Plan(BaseModel):
     @property
     def hash(self) -> str:
         """SHA-256 of the plan, without the place of the source files: their content is in it already."""
-        text = self.model_dump_json(exclude={"cases": {"__all__": {"pair"}}})
+        text = self.model_dump_json(exclude={"cases": {"__all__": {"pair"}}}, exclude_none=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -109,7 +109,7 @@ def _table_of_contents(
         axis_codes=_most_common(facts.axis_codes for facts in good.values()),
         image_dtype=_most_common(facts.image_dtype for facts in good.values()),
         intensity=_transform(order.config, order.modality),
-        inverse=_median_intensity([good[entry.case_id].intensity for entry in entries if entry.split == "train"]),
+        inverse=Intensity.median_of([good[entry.case_id].intensity for entry in entries if entry.split == "train"]),
         seed=order.seed,
         patients_known=order.patients_known,
         cases=entries,
@@ -149,10 +149,6 @@ def _smallest_plane(shapes: Iterable[tuple[int, int, int]]) -> tuple[int, int]:
         math.ceil(max(heights) / _PLANE_MULTIPLE) * _PLANE_MULTIPLE,
         math.ceil(max(widths) / _PLANE_MULTIPLE) * _PLANE_MULTIPLE,
     )
-
-
-def _median_intensity(maps: list[Intensity]) -> Intensity:
-    return Intensity(low=float(np.median([one.low for one in maps])), high=float(np.median([one.high for one in maps])))
 
 
 def _transform(config: IngestConfig, modality: Modality) -> dict[str, float | str]:
