@@ -170,7 +170,7 @@ def _show_prepared(info: Any) -> None:
 @app.command(epilog="Example: medgen3d train all --data prepared --set training.refiner.steps=2000")
 def train(
     stage: Annotated[
-        str, typer.Argument(metavar="STAGE", help="mask_generator, image_sequence_generator, refiner, or all.")
+        str, typer.Argument(metavar="STAGE", help="mask_generator, image_sequence_generator, refiner, segmenter, or all: the first three.")
     ],
     data: Annotated[Path, typer.Option(help="A prepared set.")],
     name: Annotated[str | None, typer.Option(help="Name of the run; by default from data set and settings.")] = None,
@@ -182,7 +182,7 @@ def train(
     dry_run: DryRun = False,
     verbose: Verbose = False,
 ) -> None:
-    """Train a stage, or all three, and register what they have learnt. Ctrl-C leaves a checkpoint to resume from."""
+    """Train a stage, or all three of the chain, and register what they have learnt. Ctrl-C leaves a checkpoint to resume from."""
     experiment = _config(config, preset, override)
     stages = _stages(stage)
     console.begin_logging(verbose=verbose)
@@ -212,12 +212,12 @@ def train(
 
 
 def _stages(wanted: str) -> list[str]:
-    from medgen3d.config.experiment import TrainingConfig
+    from medgen3d.config.experiment import CHAIN, TrainingConfig
 
     known = list(TrainingConfig.model_fields)
     if wanted != "all" and wanted not in known:
         raise ConfigError(f"unknown stage {wanted!r}; there are {', '.join(known)}, and all")
-    return known if wanted == "all" else [wanted]
+    return list(CHAIN) if wanted == "all" else [wanted]
 
 
 @pipeline_app.command("create", epilog="Example: medgen3d pipeline create hippocampus --refiner 3")

@@ -7,16 +7,19 @@ from medgen3d_stages.mask_generator.config import MaskGeneratorConfig
 from medgen3d_stages.mask_generator.stage import MaskGenerator
 from medgen3d_stages.refiner.config import RefinerConfig
 from medgen3d_stages.refiner.stage import Refiner
+from medgen3d_stages.segmenter.config import SegmenterConfig
+from medgen3d_stages.segmenter.stage import Segmenter
 
-StageConfig = MaskGeneratorConfig | ImageSequenceGeneratorConfig | RefinerConfig
+StageConfig = MaskGeneratorConfig | ImageSequenceGeneratorConfig | RefinerConfig | SegmenterConfig
 
 _STAGES = {
     "mask_generator": (MaskGeneratorConfig, MaskGenerator),
     "image_sequence_generator": (ImageSequenceGeneratorConfig, ImageSequenceGenerator),
     "refiner": (RefinerConfig, Refiner),
+    "segmenter": (SegmenterConfig, Segmenter),
 }
 STAGE_NAMES = tuple(_STAGES)
-"""In the order of the chain."""
+"""The chain in its order, then its judge."""
 
 
 def config_type(name: str) -> type[StageConfig]:

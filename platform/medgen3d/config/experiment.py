@@ -13,6 +13,10 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, m
 from medgen3d_stages.image_sequence_generator.config import ImageSequenceGeneratorConfig
 from medgen3d_stages.mask_generator.config import MaskGeneratorConfig
 from medgen3d_stages.refiner.config import RefinerConfig
+from medgen3d_stages.segmenter.config import SegmenterConfig
+
+CHAIN = ("mask_generator", "image_sequence_generator", "refiner")
+"""The stages that make a pair, in their order."""
 
 NonNegativeInt = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -99,12 +103,22 @@ class AdversarialTraining(StageTraining):
     betas: tuple[Share, Share] = (0.5, 0.999)
 
 
+class SegmenterTraining(StageTraining):
+    """The same choices with the defaults that suit a segmenter."""
+
+    steps: PositiveInt = 600
+    batch_size: PositiveInt = 2
+    learning_rate: PositiveFloat = 1e-3
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.99
+
+
 class TrainingConfig(_Section):
     """How each stage is trained."""
 
     mask_generator: StageTraining = StageTraining()
     image_sequence_generator: AdversarialTraining = AdversarialTraining()
     refiner: StageTraining = StageTraining()
+    segmenter: SegmenterTraining = SegmenterTraining()
 
 
 class ClusterConfig(_Section):
@@ -180,6 +194,7 @@ class ExperimentConfig(_Section):
     mask_generator: MaskGeneratorConfig = MaskGeneratorConfig()
     image_sequence_generator: ImageSequenceGeneratorConfig = ImageSequenceGeneratorConfig()
     refiner: RefinerConfig = RefinerConfig()
+    segmenter: SegmenterConfig = SegmenterConfig()
     training: TrainingConfig = TrainingConfig()
     cluster: ClusterConfig = ClusterConfig()
     synthesis: SynthesisConfig = SynthesisConfig()

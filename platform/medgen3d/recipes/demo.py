@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from medgen3d.config.experiment import ExperimentConfig, StorageConfig, TrainingConfig
+from medgen3d.config.experiment import CHAIN, ExperimentConfig, StorageConfig
 from medgen3d.config.load import load_config
 from medgen3d.core.errors import DataError
 from medgen3d.recipes.cluster import connect, settle_gpus
@@ -129,7 +129,7 @@ def _ingest(demo: Demo, show: Show) -> str:
 def _train(demo: Demo, show: Show) -> str:
     from medgen3d.recipes.train import plan_runs, train_stages
 
-    runs = plan_runs(list(TrainingConfig.model_fields), demo.prepared, demo.config, "demo")
+    runs = plan_runs(CHAIN, demo.prepared, demo.config, "demo")
     results = train_stages(
         runs,
         demo.prepared,

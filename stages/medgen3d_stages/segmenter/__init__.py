@@ -1,0 +1,1 @@
+"""The auxiliary judge: image -> mask, learnt from real pairs."""
