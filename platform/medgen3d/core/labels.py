@@ -1,5 +1,7 @@
 """Label tables: a user's own ids, with gaps and names, against the contiguous ids 0..K-1 that the stages use."""
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,6 +49,21 @@ class LabelTable:
         return dict(zip(self.original_ids, self.names, strict=True))
 
     @property
+    def titles(self) -> tuple[str, ...]:
+        """One name per label for people, all different: where two are alike or one is empty, the ids are added."""
+        if _all_different(self.names):
+            return self.names
+        return tuple(f"{name} ({label_id})" for label_id, name in self.by_id.items())
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """One part of a figure's name per label, all different, without dots and white space."""
+        keys = tuple(re.sub(r"[.\s]", "_", name) for name in self.names)
+        if _all_different(keys):
+            return keys
+        return tuple(f"{key}_{label_id}" for label_id, key in zip(self.original_ids, keys, strict=True))
+
+    @property
     def dtype(self) -> type[np.uint8] | type[np.uint16]:
         """The smallest unsigned type that holds every original id."""
         return np.uint8 if self.original_ids[-1] <= np.iinfo(np.uint8).max else np.uint16
@@ -72,3 +89,7 @@ class LabelTable:
     def to_original(self, mask: NDArray[np.integer]) -> NDArray[np.integer]:
         """0..K-1 -> original ids, same shape, in `dtype`."""
         return np.asarray(self.original_ids, dtype=self.dtype)[mask]
+
+
+def _all_different(names: Sequence[str]) -> bool:
+    return all(names) and len(set(names)) == len(names)

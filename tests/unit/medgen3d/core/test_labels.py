@@ -63,3 +63,20 @@ def test_an_undeclared_label_is_named():
 def test_a_table_that_cannot_be_is_refused(ids, names, sentence):
     with pytest.raises(DataError, match=sentence):
         LabelTable(ids, names)
+
+
+def test_a_labels_key_is_its_name_without_dots_and_white_space():
+    table = LabelTable.from_mapping({0: "background", 3: "Left Lat. Ventricle", 8: "pons"})
+    assert table.keys == ("background", "Left_Lat__Ventricle", "pons")
+    assert table.titles == table.names
+
+
+def test_labels_that_share_a_name_are_told_apart_by_their_ids():
+    table = LabelTable.from_mapping({0: "background", 3: "rib", 8: "rib"})
+    assert table.titles == ("background (0)", "rib (3)", "rib (8)")
+    assert table.keys == ("background_0", "rib_3", "rib_8")
+
+
+def test_labels_whose_keys_are_alike_or_empty_are_told_apart_by_their_ids():
+    assert LabelTable.from_mapping({0: "background", 3: "a b", 8: "a.b"}).keys == ("background_0", "a_b_3", "a_b_8")
+    assert LabelTable.from_mapping({0: "background", 3: ""}).keys == ("background_0", "_3")
