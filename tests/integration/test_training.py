@@ -177,7 +177,7 @@ def test_two_workers_learn_what_the_mean_of_their_gradients_teaches_even_if_one_
     config, result = killed
     prepared, choices = PreparedSet(data), config.training.mask_generator
     stage = stage_for("mask_generator", config, prepared)
-    state, examples = TrainingState(stage, choices, config.seed, CPU), ExampleSet(prepared, stage, config.seed)
+    state, examples = TrainingState(stage, choices, config.seed, CPU), ExampleSet.of(prepared, stage, config.seed)
     turn, optimizer = Turn(stage, "denoiser", state.networks), state.optimizers["denoiser"]
     both = [iter(batches(examples, StepSampler(0, STEPS, choices.batch_size, rank, 2), 0)) for rank in (0, 1)]
     turn.select()
@@ -381,7 +381,7 @@ def left_in_peace(stage_name: str, config: ExperimentConfig, data: Path) -> Weig
     prepared, choices = PreparedSet(data), getattr(config.training, stage_name)
     stage = stage_for(stage_name, config, prepared)
     state = TrainingState(stage, choices, config.seed, CPU)
-    loader = batches(ExampleSet(prepared, stage, config.seed), StepSampler(0, STEPS, choices.batch_size, 0, 1), 0)
+    loader = batches(ExampleSet.of(prepared, stage, config.seed), StepSampler(0, STEPS, choices.batch_size, 0, 1), 0)
     train(stage, state, loader, choices, seed=config.seed, device=CPU, after_step=lambda *_: True)
     return state.bundle_weights()
 

@@ -1,7 +1,9 @@
 """Which examples a worker sees: a pure function of (seed, step, rank), so that a run can resume anywhere."""
 
+import functools
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import Self
 
 import numpy as np
 from torch.utils.data import DataLoader, Dataset
@@ -17,11 +19,15 @@ CACHE_BYTES = 2**31
 class ExampleSet(Dataset[Batch]):
     """An endless numbered sequence of training examples; each pass visits every case once, in an order of its own."""
 
-    def __init__(self, prepared: PreparedSet, stage: Stage, seed: int) -> None:
-        self.prepared, self.stage, self.seed = prepared, stage, seed
-        self.case_ids = prepared.info.case_ids("train")
+    def __init__(self, case_ids: Sequence[str], read: Callable[[str], Example], stage: Stage, seed: int) -> None:
+        self.case_ids, self.read, self.stage, self.seed = case_ids, read, stage, seed
         self._cache: OrderedDict[str, Example] = OrderedDict()
         self._cached_bytes = 0
+
+    @classmethod
+    def of(cls, prepared: PreparedSet, stage: Stage, seed: int) -> Self:
+        """Of all training cases of a prepared set."""
+        return cls(prepared.info.case_ids("train"), functools.partial(read_example, prepared), stage, seed)
 
     def __getitem__(self, number: int) -> Batch:
         pass_number, place = divmod(number, len(self.case_ids))
@@ -33,15 +39,21 @@ class ExampleSet(Dataset[Batch]):
     def _example(self, case_id: str) -> Example:
         """Cases stay in memory up to CACHE_BYTES; the least recently used go first."""
         if case_id not in self._cache:
-            case = self.prepared.read(case_id)
-            box = (case.box.top, case.box.bottom, case.box.left, case.box.right)
-            self._cache[case_id] = Example(image=case.image, mask=case.mask, box=box)
-            self._cached_bytes += case.image.nbytes + case.mask.nbytes
+            example = self.read(case_id)
+            self._cache[case_id] = example
+            self._cached_bytes += example.image.nbytes + example.mask.nbytes
             while self._cached_bytes > CACHE_BYTES and len(self._cache) > 1:
                 _, oldest = self._cache.popitem(last=False)
                 self._cached_bytes -= oldest.image.nbytes + oldest.mask.nbytes
         self._cache.move_to_end(case_id)
         return self._cache[case_id]
+
+
+def read_example(prepared: PreparedSet, case_id: str) -> Example:
+    """A case of a prepared set as the stages see it."""
+    case = prepared.read(case_id)
+    box = (case.box.top, case.box.bottom, case.box.left, case.box.right)
+    return Example(image=case.image, mask=case.mask, box=box)
 
 
 class StepSampler:

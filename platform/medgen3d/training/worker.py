@@ -10,9 +10,9 @@ from medgen3d.artifacts.pictures import montage
 from medgen3d.artifacts.prepared_set import PreparedSet
 from medgen3d.config.experiment import ExperimentConfig, StageTraining
 from medgen3d.core.seeds import stream_seed
+from medgen3d.training.batches import read_example
 from medgen3d.training.loop import Losses
 from medgen3d.training.state import TrainingState
-from medgen3d_stages.arrays import Example
 from medgen3d_stages.catalogue import make_stage
 from medgen3d_stages.contract import DataSpec, Stage
 
@@ -35,10 +35,8 @@ def stage_for(name: str, config: ExperimentConfig, prepared: PreparedSet) -> Sta
 def preview_png(stage: Stage, state: TrainingState, prepared: PreparedSet, seed: int) -> bytes:
     """A picture of one sample of the EMA networks, for the first case of the validation split (or of training)."""
     info = prepared.info
-    case = prepared.read((info.case_ids("validation") or info.case_ids("train"))[0])
-    box = (case.box.top, case.box.bottom, case.box.left, case.box.right)
+    example = read_example(prepared, (info.case_ids("validation") or info.case_ids("train"))[0])
     generator = torch.Generator().manual_seed(stream_seed(seed, stage.name, "preview"))
-    example = Example(image=case.image, mask=case.mask, box=box)
     image, mask = stage.preview(state.sampling_networks(), example, generator)
     title = f"{'PHANTOM ' if info.phantom else ''}{info.name}, {stage.name}, step {state.step}"
     return montage([(title, image, mask)], dict(enumerate(info.label_table.names)), info.spacing_mm)

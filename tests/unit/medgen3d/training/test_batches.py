@@ -31,7 +31,7 @@ def equal(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> bool:
 
 
 def test_an_example_is_a_pure_function_of_seed_and_number(prepared, refiner):
-    one, two, other = (ExampleSet(prepared, refiner, seed) for seed in (3, 3, 4))
+    one, two, other = (ExampleSet.of(prepared, refiner, seed) for seed in (3, 3, 4))
     backwards = [two[number] for number in reversed(range(12))]
     for number in range(12):
         assert equal(one[number], backwards[11 - number])
@@ -44,7 +44,7 @@ def case_of(example: dict[str, torch.Tensor]) -> int:
 
 
 def test_every_pass_visits_each_training_case_once_in_an_order_of_its_own(prepared, refiner):
-    examples = ExampleSet(prepared, refiner, seed=0)
+    examples = ExampleSet.of(prepared, refiner, seed=0)
     passes = [[case_of(examples[5 * turn + place]) for place in range(5)] for turn in range(6)]
     assert all(sorted(order) == [0, 1, 2, 3, 4] for order in passes)  # the test split is never seen
     assert len({tuple(order) for order in passes}) > 1
@@ -52,7 +52,7 @@ def test_every_pass_visits_each_training_case_once_in_an_order_of_its_own(prepar
 
 def test_a_case_is_cut_anew_in_every_pass(prepared, gan):
     # Also where it takes the same place in two passes.
-    examples, cuts = ExampleSet(prepared, gan, seed=0), {}
+    examples, cuts = ExampleSet.of(prepared, gan, seed=0), {}
     for number in range(100):
         example = examples[number]
         case_and_place = (float(example["images"].max()), number % 5)
@@ -63,16 +63,16 @@ def test_a_case_is_cut_anew_in_every_pass(prepared, gan):
 
 
 def test_a_small_cache_changes_nothing(prepared, refiner, monkeypatch):
-    expected = [ExampleSet(prepared, refiner, 0)[number] for number in range(10)]
+    expected = [ExampleSet.of(prepared, refiner, 0)[number] for number in range(10)]
     monkeypatch.setattr(batches_module, "CACHE_BYTES", 1)
-    examples = ExampleSet(prepared, refiner, 0)
+    examples = ExampleSet.of(prepared, refiner, 0)
     assert all(equal(examples[number], example) for number, example in enumerate(expected))
     assert len(examples._cache) == 1
 
 
 @pytest.mark.parametrize("loader_workers", [0, 2])
 def test_a_batch_stacks_the_examples_of_a_step_whoever_loads_them(prepared, refiner, loader_workers):
-    examples = ExampleSet(prepared, refiner, 0)
+    examples = ExampleSet.of(prepared, refiner, 0)
     loaded = list(batches(examples, StepSampler(1, 3, 2, 1, 2), loader_workers))
     # Steps 1 and 2 of rank 1 of 2, with 2 examples each: numbers 6, 7 and 10, 11.
     for batch, pair in zip(loaded, [(6, 7), (10, 11)], strict=True):

@@ -17,7 +17,7 @@ SETTINGS = StageTraining(steps=10, batch_size=2, learning_rate=1e-3, warmup_step
 def run(stage, prepared, state, settings=SETTINGS, seed=0, rank=0, stop_at=None, batch_change=None):
     """Train on the prepared set from the state's step on; the losses of each step."""
     seen = []
-    examples = ExampleSet(prepared, stage, seed)
+    examples = ExampleSet.of(prepared, stage, seed)
     loader = batches(examples, StepSampler(state.step, settings.steps, settings.batch_size, rank, 1), 0)
 
     def after_step(current, losses):
@@ -70,7 +70,7 @@ def test_an_interrupted_training_ends_with_the_same_bits_as_an_uninterrupted_one
 def test_the_seed_and_the_rank_decide_the_noise(refiner, prepared):
     def first_loss(seed: int, rank: int) -> float:
         state = TrainingState(refiner, SETTINGS, 0, CPU)
-        batch = next(iter(batches(ExampleSet(prepared, refiner, 0), StepSampler(0, 1, 2, 0, 1), 0)))
+        batch = next(iter(batches(ExampleSet.of(prepared, refiner, 0), StepSampler(0, 1, 2, 0, 1), 0)))
         seen = []
         train(
             refiner,
@@ -89,7 +89,7 @@ def test_the_seed_and_the_rank_decide_the_noise(refiner, prepared):
 
 
 def test_every_step_has_noise_of_its_own(refiner, prepared):
-    batch = next(iter(batches(ExampleSet(prepared, refiner, 0), StepSampler(0, 1, 2, 0, 1), 0)))
+    batch = next(iter(batches(ExampleSet.of(prepared, refiner, 0), StepSampler(0, 1, 2, 0, 1), 0)))
     standing = SETTINGS.model_copy(update={"learning_rate": 1e-12})
     state, seen = TrainingState(refiner, standing, 0, CPU), []
     train(
@@ -162,7 +162,7 @@ def test_every_turn_is_wrapped_once_and_called_through_its_wrapper(gan, prepared
         return module
 
     state = TrainingState(gan, SETTINGS, 0, CPU)
-    loader = batches(ExampleSet(prepared, gan, 0), StepSampler(0, 2, 2, 0, 1), 0)
+    loader = batches(ExampleSet.of(prepared, gan, 0), StepSampler(0, 2, 2, 0, 1), 0)
     train(gan, state, loader, SETTINGS, seed=0, device=CPU, wrap=wrap, after_step=lambda *_: True)
     assert wrapped == ["discriminator", "generator"]
     assert called == ["discriminator", "generator"] * 2
@@ -177,7 +177,7 @@ def test_long_gradients_are_shortened_to_the_configured_norm(refiner, prepared):
         norms.append((losses["denoiser/gradient_norm"], left))
         return True
 
-    loader = batches(ExampleSet(prepared, refiner, 0), StepSampler(0, 3, 2, 0, 1), 0)
+    loader = batches(ExampleSet.of(prepared, refiner, 0), StepSampler(0, 3, 2, 0, 1), 0)
     settings = SETTINGS.model_copy(update={"clip_norm": 1e-3})
     train(refiner, state, loader, settings, seed=0, device=CPU, after_step=after_step)
     for before, left in norms:
