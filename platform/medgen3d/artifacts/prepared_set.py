@@ -26,6 +26,7 @@ from medgen3d.core.volume import Affine, Box
 SCHEMA_VERSION = 1
 CASES_PER_PART = 16
 Split = Literal["train", "validation", "test"]
+Modality = Literal["CT", "MR"]
 Shape = tuple[int, int, int]
 
 _COLUMNS = pa.schema(
@@ -68,6 +69,29 @@ class Intensity(BaseModel):
         )
 
 
+class IntensityRule(BaseModel):
+    """How a volume's own intensity map is found: a fixed window of Hounsfield units, or percentiles of the volume."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: Literal["hu_window", "percentiles"]
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, modality: Modality, hu_window: tuple[float, float], percentiles: tuple[float, float]) -> Self:
+        """The rule of a modality: CT has a scale of its own, MR has none."""
+        kind, (low, high) = ("hu_window", hu_window) if modality == "CT" else ("percentiles", percentiles)
+        return cls.model_validate({"kind": kind, "low": low, "high": high})
+
+    def map_of(self, image: NDArray[np.generic]) -> Intensity:
+        """The map of one volume [D, H, W] in scanner units; `low` equals `high` where the volume is constant."""
+        if self.kind == "hu_window":
+            return Intensity(low=self.low, high=self.high)
+        low, high = np.percentile(np.asarray(image).astype(np.float32, copy=False), (self.low, self.high))
+        return Intensity(low=float(low), high=float(high))
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PreparedCase:
     """One case on the training grid.
@@ -107,6 +131,7 @@ class DatasetInfo(BaseModel):
     plane: (H, W), to which every slice is padded.
     axis_codes: The most common orientation of the source files; synthetic files are written in it.
     image_dtype: numpy name of the most common voxel type of the source images.
+    intensity: How each image got into [-1, 1].
     inverse: Median intensity map of the training split; takes synthetic images from [-1, 1] to scanner units.
     cropped: Cases that were larger than `plane`.
     skipped: Cases that were left out, with the reason.
@@ -117,14 +142,14 @@ class DatasetInfo(BaseModel):
 
     schema_version: int = SCHEMA_VERSION
     name: str
-    modality: Literal["CT", "MR"]
+    modality: Modality
     phantom: bool = False
     labels: dict[int, str]
     spacing_mm: tuple[float, float, float]
     plane: tuple[int, int]
     axis_codes: str = "RAS"
     image_dtype: str = "float32"
-    intensity: dict[str, float | str]
+    intensity: IntensityRule
     inverse: Intensity
     seed: int
     patients_known: bool

@@ -4,10 +4,11 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from medgen3d.artifacts.prepared_set import IntensityRule, Modality
 from medgen3d.config.experiment import IngestConfig
 from medgen3d.core.errors import ConfigError
 from medgen3d.core.labels import LabelTable
-from medgen3d.ingest.sources import Modality, Source, read_labels
+from medgen3d.ingest.sources import Source, read_labels
 from medgen3d.ingest.split import patients_by_regex, patients_from_csv
 from medgen3d.ingest.verify import Rules
 
@@ -30,14 +31,14 @@ class Order:
     patients_known: bool
 
     @property
+    def intensity(self) -> IntensityRule:
+        """How each image is brought into [-1, 1]."""
+        return IntensityRule.of(self.modality, self.config.hu_window, self.config.percentiles)
+
+    @property
     def rules(self) -> Rules:
         """What each case is held to."""
-        return Rules(
-            modality=self.modality,
-            labels=self.labels.original_ids if self.labels else None,
-            hu_window=self.config.hu_window,
-            percentiles=self.config.percentiles,
-        )
+        return Rules(labels=self.labels.original_ids if self.labels else None, intensity=self.intensity)
 
 
 def make_order(

@@ -13,11 +13,10 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from medgen3d.artifacts.prepared_set import CaseEntry, DatasetInfo, Intensity, Split
-from medgen3d.config.experiment import IngestConfig
 from medgen3d.ingest.order import Order
 from medgen3d.ingest.problems import BadCasesError, Problem
 from medgen3d.ingest.resample import Sizes, grid_shape
-from medgen3d.ingest.sources import Modality, Pair
+from medgen3d.ingest.sources import Pair
 from medgen3d.ingest.split import split_patients
 from medgen3d.ingest.verify import CaseFacts, Verdict
 
@@ -108,7 +107,7 @@ def _table_of_contents(
         plane=plane,
         axis_codes=_most_common(facts.axis_codes for facts in good.values()),
         image_dtype=_most_common(facts.image_dtype for facts in good.values()),
-        intensity=_transform(order.config, order.modality),
+        intensity=order.intensity,
         inverse=Intensity.median_of([good[entry.case_id].intensity for entry in entries if entry.split == "train"]),
         seed=order.seed,
         patients_known=order.patients_known,
@@ -149,11 +148,6 @@ def _smallest_plane(shapes: Iterable[tuple[int, int, int]]) -> tuple[int, int]:
         math.ceil(max(heights) / _PLANE_MULTIPLE) * _PLANE_MULTIPLE,
         math.ceil(max(widths) / _PLANE_MULTIPLE) * _PLANE_MULTIPLE,
     )
-
-
-def _transform(config: IngestConfig, modality: Modality) -> dict[str, float | str]:
-    kind, (low, high) = ("hu_window", config.hu_window) if modality == "CT" else ("percentiles", config.percentiles)
-    return {"kind": kind, "low": low, "high": high}
 
 
 def _declared(found: set[int]) -> dict[int, str]:

@@ -18,10 +18,9 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
 from medgen3d.artifacts.nifti import SUFFIXES
+from medgen3d.artifacts.prepared_set import Modality
 from medgen3d.core.errors import DataError
 from medgen3d.ingest.problems import Problem
-
-Modality = Literal["CT", "MR"]
 
 _LAYOUTS = (
     "a dataset.json (Medical Segmentation Decathlon or nnU-Net), or the folders images/ and labels/, "

@@ -9,11 +9,11 @@ from pydantic import BaseModel, ConfigDict
 
 from medgen3d.artifacts import dicom, nifti
 from medgen3d.artifacts.nifti import VolumeFile
-from medgen3d.artifacts.prepared_set import Intensity
+from medgen3d.artifacts.prepared_set import Intensity, IntensityRule
 from medgen3d.core.errors import VolumeFileError
 from medgen3d.core.volume import Volume
 from medgen3d.ingest.problems import Kind, Problem
-from medgen3d.ingest.sources import Modality, Pair
+from medgen3d.ingest.sources import Pair
 
 _SPACING_TOLERANCE = 1e-3
 """Largest relative difference between the voxel sizes of image and mask."""
@@ -28,10 +28,8 @@ class Rules(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    modality: Modality
     labels: tuple[int, ...] | None
-    hu_window: tuple[float, float]
-    percentiles: tuple[float, float]
+    intensity: IntensityRule
 
 
 class CaseFacts(BaseModel):
@@ -121,18 +119,15 @@ class _Table:
         """The intensity map of the image, None where it has none."""
         if self._has_nan(image, "image"):
             return None
-        low, high = rules.hu_window
-        if rules.modality == "MR":
-            low, high = (
-                float(value) for value in np.percentile(image.voxels.astype(np.float32, copy=False), rules.percentiles)
-            )
+        intensity = rules.intensity.map_of(image.voxels)
+        low, high = intensity.low, intensity.high
         darkest, brightest = np.clip([image.voxels.min(), image.voxels.max()], low, high)
         if darkest == brightest:
             found, expected = f"one value, {darkest:g}, between {low:g} and {high:g}", "different intensities"
             remedy = "Check the export of the image, or choose another hu_window or percentiles."
             self.add("constant intensity", found, expected, remedy)
             return None
-        return Intensity(low=low, high=high)
+        return intensity
 
     def check_mask(self, mask: Volume, rules: Rules) -> tuple[int, ...]:
         """The label ids in the mask, as far as they are whole numbers."""

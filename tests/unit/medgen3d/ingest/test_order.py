@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from medgen3d.artifacts.prepared_set import IntensityRule
 from medgen3d.config.experiment import IngestConfig
 from medgen3d.core.errors import ConfigError, DataError
 from medgen3d.ingest.order import Order, make_order
@@ -73,4 +74,7 @@ def test_labels_that_make_no_table_are_refused():
 def test_the_rules_follow_from_the_order():
     config = IngestConfig(hu_window=(-100, 200), percentiles=(1, 99))
     rules = ordered(config=config).rules
-    assert (rules.modality, rules.labels, rules.hu_window, rules.percentiles) == ("CT", (0, 1), (-100, 200), (1, 99))
+    assert rules.labels == (0, 1)
+    assert rules.intensity == IntensityRule(kind="hu_window", low=-100, high=200)
+    of_mr = ordered(config=config.model_copy(update={"modality": "MR"})).rules
+    assert of_mr.intensity == IntensityRule(kind="percentiles", low=1, high=99)

@@ -5,12 +5,13 @@ import hashlib
 import numpy as np
 import pytest
 
+from medgen3d.artifacts.prepared_set import IntensityRule
 from medgen3d.ingest.problems import Problem
 from medgen3d.ingest.sources import Pair
 from medgen3d.ingest.verify import Rules, Verdict, verify
 
-RULES = Rules(modality="MR", labels=(0, 1, 2), hu_window=(-1000, 1000), percentiles=(0, 100))
-CT_RULES = RULES.model_copy(update={"modality": "CT"})
+RULES = Rules(labels=(0, 1, 2), intensity=IntensityRule(kind="percentiles", low=0, high=100))
+CT_RULES = RULES.model_copy(update={"intensity": IntensityRule(kind="hu_window", low=-1000, high=1000)})
 OPEN_RULES = RULES.model_copy(update={"labels": None})
 
 

@@ -62,7 +62,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> PreparedSet:
             labels={0: "background", 1: "block"},
             spacing_mm=(1.0, 1.0, 1.0),
             plane=PLANE,
-            intensity={"method": "percentiles"},
+            intensity={"kind": "percentiles", "low": 0.5, "high": 99.5},
             inverse=Intensity(low=0, high=1),
             seed=0,
             patients_known=False,
