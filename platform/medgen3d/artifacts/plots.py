@@ -55,7 +55,37 @@ def intensity_plot(real: NDArray[np.floating], synthetic: NDArray[np.floating]) 
     return _png(figure)
 
 
-def _figure(height_inches: float) -> "tuple[Figure, Axes]":
+def usefulness_plot(
+    real: Mapping[int, Sequence[float]], both: Mapping[int, Sequence[float]], synthetic: Mapping[int, Sequence[float]]
+) -> bytes:
+    """Dice against the number of real cases: a point per repetition, lines through the means.
+
+    Args:
+        real: {number of real cases: one Dice per repetition} of training on these cases.
+        both: The same with synthetic pairs beside them.
+        synthetic: The same with the synthetic pairs alone, at the number of cases that their generator has seen;
+            hollow points.
+    """
+    figure, axes = _figure(height_inches=3.6, names=("real", "real + synthetic"))
+    for arm, colour in ((real, REAL_COLOUR), (both, SYNTHETIC_COLOUR)):
+        axes.plot(list(arm), [float(np.mean(dice)) for dice in arm.values()], color=colour, linewidth=1.8)
+        for number, dice in arm.items():
+            axes.plot([number] * len(dice), dice, "o", markersize=5, alpha=0.7, markeredgewidth=0, color=colour)
+    for number, dice in synthetic.items():
+        axes.plot([number] * len(dice), dice, "D", markersize=6, markerfacecolor="none", color=SYNTHETIC_COLOUR)
+        place = {"xytext": (-9, 0), "textcoords": "offset points", "ha": "right", "va": "center"}
+        axes.annotate("synthetic alone", (number, float(np.mean(dice))), color=_TEXT, fontsize=9, **place)
+    numbers = sorted({*real, *both, *synthetic})
+    axes.set_xscale("log")
+    axes.set_xticks(numbers, [str(number) for number in numbers])
+    axes.minorticks_off()
+    axes.margins(0.08, 0.12)
+    axes.set_xlabel("real training cases")
+    axes.set_ylabel("mean Dice on real test cases")
+    return _png(figure)
+
+
+def _figure(height_inches: float, names: tuple[str, str] = ("real", "synthetic")) -> "tuple[Figure, Axes]":
     """An empty dark figure with the legend of its two colours; matplotlib's global state stays untouched."""
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
@@ -68,7 +98,7 @@ def _figure(height_inches: float) -> "tuple[Figure, Axes]":
     axes.xaxis.label.set_color(_TEXT)
     axes.yaxis.label.set_color(_TEXT)
     keys = [Line2D([], [], color=colour, linewidth=3) for colour in (REAL_COLOUR, SYNTHETIC_COLOUR)]
-    figure.legend(keys, ["real", "synthetic"], loc="outside upper right", ncols=2, labelcolor=_TEXT, frameon=False)
+    figure.legend(keys, names, loc="outside upper right", ncols=2, labelcolor=_TEXT, frameon=False)
     return figure, axes
 
 

@@ -1,9 +1,16 @@
 import io
 
 import numpy as np
+import pytest
 from PIL import Image
 
-from medgen3d.artifacts.plots import REAL_COLOUR, SYNTHETIC_COLOUR, intensity_plot, label_volume_plot
+from medgen3d.artifacts.plots import (
+    REAL_COLOUR,
+    SYNTHETIC_COLOUR,
+    intensity_plot,
+    label_volume_plot,
+    usefulness_plot,
+)
 
 
 def columns_of(png, colour):
@@ -42,3 +49,19 @@ def test_a_hundred_labels_make_a_taller_plot_not_a_denser_one():
     many = {f"label {index}": [1.0] for index in range(100)}
 
     assert Image.open(io.BytesIO(label_volume_plot(many, many))).height > 20 * Image.open(io.BytesIO(few)).height
+
+
+def test_more_dice_is_drawn_higher_and_more_cases_further_to_the_right():
+    png = usefulness_plot(real={5: [0.5], 20: [0.5]}, both={10: [0.8], 20: [0.8]}, synthetic={})
+    picture = np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))[60:]  # below the legend
+    real, both = (np.argwhere((picture == colour).all(axis=2)) for colour in ([0x56, 0xB4, 0xE9], [0xE6, 0x9F, 0x00]))
+
+    assert both[:, 0].max() < real[:, 0].min()
+    assert real[:, 1].min() + 100 < both[:, 1].min()
+    assert real[:, 1].max() == pytest.approx(both[:, 1].max(), abs=3)
+
+
+def test_the_curve_is_drawn_with_a_single_size_too_and_synthetic_pairs_alone_add_to_it():
+    without = usefulness_plot({8: [0.5]}, {8: [0.6]}, {})
+    assert without == usefulness_plot({8: [0.5]}, {8: [0.6]}, {})
+    assert without != usefulness_plot({8: [0.5]}, {8: [0.6]}, {8: [0.4]})
