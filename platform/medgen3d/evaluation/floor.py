@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeVar
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 NUM_SPLITS = 20
 NUM_RESAMPLES = 2000
@@ -61,7 +62,7 @@ def against_floor(
 
 
 def bootstrap_interval(
-    groups: Sequence[Sequence[float]],
+    groups: Sequence[ArrayLike],
     statistic: Callable[..., float],
     rng: np.random.Generator,
 ) -> tuple[float, float]:
