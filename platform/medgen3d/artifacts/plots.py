@@ -2,7 +2,7 @@
 
 import io
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,7 +35,7 @@ def label_volume_plot(real_ml: Mapping[str, Sequence[float]], synthetic_ml: Mapp
             axes.plot(shares, heights, "o", markersize=3.5, alpha=0.55, markeredgewidth=0, color=colour)
             axes.plot([shares.mean()] * 2, [row + offset - 0.17, row + offset + 0.17], color=colour, linewidth=3)
     axes.axvline(1.0, color=_GRID, linewidth=1, zorder=0)
-    axes.set_yticks(range(len(real_ml)), [name if len(name) <= 24 else name[:23] + "…" for name in real_ml])
+    axes.set_yticks(range(len(real_ml)), map(_short, real_ml))
     axes.set_ylim(len(real_ml) - 0.5, -0.5)
     axes.set_xlim(left=0)
     axes.set_xlabel("volume / mean real volume")
@@ -85,21 +85,98 @@ def usefulness_plot(
     return _png(figure)
 
 
+def histogram_grid(
+    real: Sequence[Sequence[NDArray[np.floating]]],
+    synthetic: Sequence[Sequence[NDArray[np.floating]]],
+    rows: Sequence[str],
+    columns: Sequence[str],
+) -> bytes:
+    """Small histograms, shares of the cases of each kind: real filled, synthetic as an outline.
+
+    Args:
+        real: Per row and column, one number per real case; there may be none.
+        synthetic: The same for the synthetic cases.
+        rows: Their names.
+        columns: Their names.
+    """
+    figure, panels = _panels(0.8 + 1.15 * len(rows), len(rows), len(columns))
+    for (row, column), axes in np.ndenumerate(panels):
+        groups = real[row][column], synthetic[row][column]
+        edges = _bin_edges(np.concatenate(groups))
+        for numbers, colour, fill in zip(groups, (REAL_COLOUR, SYNTHETIC_COLOUR), (True, False), strict=True):
+            shares = np.histogram(numbers, edges)[0] / max(1, len(numbers))
+            axes.stairs(shares, edges, color=colour, fill=fill, linewidth=1.8)
+        axes.set_yticks([])
+        axes.set_ylim(bottom=0)
+        axes.locator_params(axis="x", nbins=5)
+        if row == 0:
+            axes.set_title(columns[column], fontsize=10)
+        if column == 0:
+            axes.set_ylabel(_short(rows[row]), rotation=0, ha="right", va="center", parse_math=False)
+    return _png(figure)
+
+
+def spectrum_plot(real: NDArray[np.floating], synthetic: NDArray[np.floating], names: Sequence[str]) -> bytes:
+    """Mean spectra with bands that hold 90 % of the cases, one panel per axis.
+
+    Args:
+        real: [cases, axes, bins], logarithms (base 10) of shares of power in bins from 0 to 0.5 cycles per slice.
+        synthetic: The same for the synthetic cases.
+        names: Of the axes.
+    """
+    figure, panels = _panels(3.2, 1, len(names))
+    places = (np.arange(real.shape[2]) + 0.5) / real.shape[2] / 2
+    for axis, axes in enumerate(panels[0]):
+        for spectra, colour in ((real[:, axis], REAL_COLOUR), (synthetic[:, axis], SYNTHETIC_COLOUR)):
+            known = spectra[np.isfinite(spectra).all(axis=1)]
+            if len(known):
+                axes.fill_between(places, *np.quantile(known, (0.05, 0.95), axis=0), color=colour, alpha=0.25, lw=0)
+                axes.plot(places, known.mean(axis=0), color=colour, linewidth=1.8)
+        axes.set_title(names[axis], fontsize=10)
+        axes.set_xlim(0, 0.5)
+        axes.sharey(panels[0, 0])
+        axes.tick_params(labelleft=axis == 0)
+    panels[0, len(names) // 2].set_xlabel("cycles per slice")
+    panels[0, 0].set_ylabel("log10 share of power")
+    return _png(figure)
+
+
+def _bin_edges(numbers: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Edges for all numbers: one bin per number where they are whole and few, else 16 bins."""
+    if len(numbers) and (numbers == np.rint(numbers)).all() and np.ptp(numbers) < 16:
+        return np.arange(numbers.min() - 0.5, numbers.max() + 1)
+    return np.histogram_bin_edges(numbers, bins=16)
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 24 else name[:23] + "…"
+
+
 def _figure(height_inches: float, names: tuple[str, str] = ("real", "synthetic")) -> "tuple[Figure, Axes]":
-    """An empty dark figure with the legend of its two colours; matplotlib's global state stays untouched."""
+    """An empty dark figure of one panel with the legend of its two colours."""
+    figure, panels = _panels(height_inches, 1, 1, names)
+    return figure, panels[0, 0]
+
+
+def _panels(
+    height_inches: float, num_rows: int, num_columns: int, names: tuple[str, str] = ("real", "synthetic")
+) -> "tuple[Figure, NDArray[Any]]":
+    """The same with axes [rows, columns]; matplotlib's global state stays untouched."""
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
     figure = Figure(figsize=(7.2, height_inches), dpi=130, facecolor=_BACKGROUND, layout="constrained")
-    axes = figure.add_subplot(facecolor=_BACKGROUND)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["bottom", "left"]].set_color(_GRID)
-    axes.tick_params(colors=_TEXT)
-    axes.xaxis.label.set_color(_TEXT)
-    axes.yaxis.label.set_color(_TEXT)
+    panels = figure.subplots(num_rows, num_columns, squeeze=False, subplot_kw={"facecolor": _BACKGROUND})
+    for axes in panels.flat:
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.spines[["bottom", "left"]].set_color(_GRID)
+        axes.tick_params(colors=_TEXT)
+        axes.xaxis.label.set_color(_TEXT)
+        axes.yaxis.label.set_color(_TEXT)
+        axes.title.set_color(_TEXT)
     keys = [Line2D([], [], color=colour, linewidth=3) for colour in (REAL_COLOUR, SYNTHETIC_COLOUR)]
     figure.legend(keys, names, loc="outside upper right", ncols=2, labelcolor=_TEXT, frameon=False)
-    return figure, axes
+    return figure, panels
 
 
 def _png(figure: "Figure") -> bytes:

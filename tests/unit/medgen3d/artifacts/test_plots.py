@@ -7,8 +7,10 @@ from PIL import Image
 from medgen3d.artifacts.plots import (
     REAL_COLOUR,
     SYNTHETIC_COLOUR,
+    histogram_grid,
     intensity_plot,
     label_volume_plot,
+    spectrum_plot,
     usefulness_plot,
 )
 
@@ -65,3 +67,41 @@ def test_the_curve_is_drawn_with_a_single_size_too_and_synthetic_pairs_alone_add
     without = usefulness_plot({8: [0.5]}, {8: [0.6]}, {})
     assert without == usefulness_plot({8: [0.5]}, {8: [0.6]}, {})
     assert without != usefulness_plot({8: [0.5]}, {8: [0.6]}, {8: [0.4]})
+
+
+def grid_of(real, synthetic):
+    return histogram_grid([[np.array(real)]], [[np.array(synthetic)]], ["$liver"], ["volume [ml]"])
+
+
+def test_histograms_of_larger_synthetic_values_lie_to_the_right_of_the_real_ones():
+    png = grid_of([10.0, 10.25, 10.5], [20.0, 20.25, 20.5])
+    outlined = columns_of(png, SYNTHETIC_COLOUR)
+    assert np.median(outlined) > columns_of(png, REAL_COLOUR).max() + 100
+
+
+def test_histograms_have_one_panel_per_row_and_column_and_survive_a_measure_that_no_case_has():
+    one = grid_of([1.0, 2.0], [1.0])
+    numbers = np.array([1.0, 2.0])
+    rows = [[numbers, np.array([])], [numbers, numbers], [numbers, numbers]]
+    png = histogram_grid(rows, rows, ["a", "b", "c"], ["volume", "holes"])
+
+    assert Image.open(io.BytesIO(png)).height > 2 * Image.open(io.BytesIO(one)).height
+    assert png == histogram_grid(rows, rows, ["a", "b", "c"], ["volume", "holes"])
+
+
+def test_a_spectrum_with_more_power_at_the_right_is_drawn_higher_there():
+    flat, rising = np.full((2, 3, 16), -1.2), np.full((2, 3, 16), -1.2)
+    rising[:, 0, 8:] = -0.5
+    picture = np.asarray(Image.open(io.BytesIO(spectrum_plot(flat, rising, ("a", "b", "c")))).convert("RGB"))[60:]
+    synthetic = (picture == [0xE6, 0x9F, 0x00]).all(axis=2)
+    first_panel = np.flatnonzero(synthetic[:, : picture.shape[1] // 3].any(axis=1))
+    third_panel = np.flatnonzero(synthetic[:, -picture.shape[1] // 3 :].any(axis=1))
+
+    assert np.ptp(first_panel) > 10 * np.ptp(third_panel)  # the line has a step in the one and is level in the other
+    assert third_panel.max() == pytest.approx(first_panel.max(), abs=2)
+
+
+def test_spectra_of_cases_without_any_are_left_out_of_the_same_bytes():
+    spectra = np.random.default_rng(0).normal(size=(4, 3, 16))
+    with_gap = np.concatenate([spectra, np.full((1, 3, 16), np.nan)])
+    assert spectrum_plot(spectra, spectra, "abc") == spectrum_plot(with_gap, spectra, "abc")
