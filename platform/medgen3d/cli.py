@@ -295,6 +295,12 @@ def synthesize(
     count: Annotated[int, typer.Option(help="Number of pairs that the set shall have.")],
     out: Annotated[Path, typer.Option(help="Folder for the synthetic set; pairs that it holds already are kept.")],
     seed: Annotated[int, typer.Option(help="Same seed, same pairs.")] = 0,
+    masks: Annotated[
+        Path | None, typer.Option(help="Draw images for the masks of this prepared, synthetic or Decathlon set.")
+    ] = None,
+    split: Annotated[
+        str, typer.Option(help="Which cases of a prepared set --masks means: train, validation or test.")
+    ] = "test",
     config: ConfigFile = None,
     preset: Presets = None,
     override: Overrides = None,
@@ -305,6 +311,7 @@ def synthesize(
     """Draw image and mask pairs, in the orientation, spacing and label ids of the training data."""
     experiment = _config(config, preset, override)
     console.begin_logging(verbose=verbose)
+    from medgen3d.config.load import named_options
     from medgen3d.recipes.cluster import connect, settle_gpus
     from medgen3d.registry.pipeline import resolve_pipeline
     from medgen3d.registry.tracking import Tracking
@@ -329,6 +336,9 @@ def synthesize(
             out,
             settings,
             show_stages,
+            options=named_options(config, preset or [], override or []),
+            masks=masks,
+            split=split,
             dry_run=dry_run,
         )
     would = "would be drawn (--dry-run)" if dry_run else "drawn"

@@ -24,6 +24,7 @@ if TYPE_CHECKING:  # torch stays out of what the command line imports
     from torch import Tensor
 
     from medgen3d_stages.arrays import Networks
+    from medgen3d_stages.catalogue import StageConfig
     from medgen3d_stages.chain import TrainedStage
 
 CONFIG, WEIGHTS, PROVENANCE, PREVIEW = "config.json", "weights.safetensors", "provenance.json", "preview.png"
@@ -123,6 +124,19 @@ class Bundle:
     info: BundleInfo
     provenance: Provenance
 
+    def config(self) -> "StageConfig":
+        """The options of the stage, checked.
+
+        Raises:
+            ArtifactError: The stage or a field of its config is not what this version of medgen3d knows.
+        """
+        from medgen3d_stages.catalogue import STAGE_NAMES, config_type
+
+        path = self.root / CONFIG
+        if self.info.stage not in STAGE_NAMES:
+            raise ArtifactError(str(path), f"stage {self.info.stage!r}", f"one of {STAGE_NAMES}", REMEDY)
+        return _dataclass(config_type(self.info.stage), self.info.stage_config, path, "stage_config")
+
     def trained_stage(self, device: str = "cpu") -> "TrainedStage":
         """Build the stage's sampled networks on `device` and fill them with the bundle's weights.
 
@@ -132,15 +146,12 @@ class Bundle:
         """
         import torch
 
-        from medgen3d_stages.catalogue import STAGE_NAMES, config_type, make_stage
+        from medgen3d_stages.catalogue import make_stage
         from medgen3d_stages.chain import TrainedStage
         from medgen3d_stages.contract import DataSpec
 
-        path = self.root / CONFIG
-        if self.info.stage not in STAGE_NAMES:
-            raise ArtifactError(str(path), f"stage {self.info.stage!r}", f"one of {STAGE_NAMES}", REMEDY)
-        config = _dataclass(config_type(self.info.stage), self.info.stage_config, path, "stage_config")
-        stage = make_stage(self.info.stage, config, _dataclass(DataSpec, self.info.spec, path, "spec"))
+        config, spec = self.config(), _dataclass(DataSpec, self.info.spec, self.root / CONFIG, "spec")
+        stage = make_stage(self.info.stage, config, spec)
         with torch.random.fork_rng(devices=[]):  # fresh weights are overwritten: they must not move the caller's stream
             built = stage.build()
         networks = {name: built[name] for name in stage.sampled}

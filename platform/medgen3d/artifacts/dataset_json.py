@@ -31,7 +31,7 @@ def dataset_json(
         "tensorImageSize": "3D",
         "modality": channel,
         "channel_names": channel,
-        "labels": _ids_by_name(labels),
+        "labels": ids_by_name(labels),
         "numTraining": len(files),
         "numTest": 0,
         "file_ending": ".nii.gz",
@@ -41,7 +41,7 @@ def dataset_json(
     }
 
 
-def _ids_by_name(labels: Mapping[int, str]) -> dict[str, int]:
+def ids_by_name(labels: Mapping[int, str]) -> dict[str, int]:
     """{name: id}. nnU-Net insists on the name `background`; a name that occurs twice gets its id behind it."""
     named = dict(labels) | {0: "background"}
     counts = Counter(named.values())

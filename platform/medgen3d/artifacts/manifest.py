@@ -38,11 +38,14 @@ class SyntheticSetInfo(BaseModel):
     labels: Original label id -> name, background included.
     spacing_mm: Voxel size along (D, H, W).
     seed: The run's seed S; a case follows from S and its number.
-    config_hash: Of the three stages' configurations.
-    weights_sha256: Of each stage's weights, by stage.
+    config_hash: Of the configurations of the stages that drew, sampling options as they were used.
+    weights_sha256: Of the weights of each stage that drew, by stage.
     batch, threads, device: Cases drawn in lock-step, torch threads, and "cpu" or "cuda": they decide the last bits of
         the networks' numbers, and with them now and then a voxel.
     dataset_digest: `PreparedSet.digest` of the training data.
+    sampling: Sampling options that were chosen otherwise than in the bundles, {stage: {option: value}}.
+    refined: False if images are as the image sequence generator left them.
+    masks_digest: Of the masks that were given instead of drawn; None if they were drawn.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -64,6 +67,9 @@ class SyntheticSetInfo(BaseModel):
     batch: int
     threads: int
     device: Literal["cpu", "cuda"]
+    sampling: dict[str, dict[str, int | float | str]] = {}
+    refined: bool = True
+    masks_digest: str | None = None
 
     @property
     def label_table(self) -> LabelTable:

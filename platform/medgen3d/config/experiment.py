@@ -160,6 +160,21 @@ class SynthesisConfig(_Section):
     """Logical CPUs that Ray sets aside for each actor; three stages share two cores by default."""
     threads: PositiveInt = 1
     """Torch threads per actor. Part of the result's identity, like `batch`."""
+    refine: bool = True
+    """False: images as the image sequence generator leaves them, to see what the refiner is worth."""
+
+
+class UsefulnessConfig(_Section):
+    """How the segmenters of a usefulness study are trained, beside `segmenter` and `training.segmenter`."""
+
+    real_share: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    """Probability with which an example is a real case where real cases and synthetic pairs are used together."""
+    threads: PositiveInt = 1
+    """Torch threads, and logical CPUs that Ray sets aside, per trial."""
+    use_gpu: bool | None = None
+    """None: if the cluster has a GPU when the study begins."""
+    gpus_per_trial: PositiveFloat = 0.25
+    """Share of a GPU that Ray sets aside for each trial."""
 
 
 class StorageConfig(_Section):
@@ -198,6 +213,7 @@ class ExperimentConfig(_Section):
     training: TrainingConfig = TrainingConfig()
     cluster: ClusterConfig = ClusterConfig()
     synthesis: SynthesisConfig = SynthesisConfig()
+    usefulness: UsefulnessConfig = UsefulnessConfig()
     storage: StorageConfig = StorageConfig()
 
     def to_yaml(self) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from medgen3d.config.experiment import ExperimentConfig
+from medgen3d.config.experiment import CHAIN, ExperimentConfig
 from medgen3d.core.errors import ConfigError
 
 Tree = dict[str, Any]
@@ -53,6 +53,27 @@ def load_config(
     Raises:
         ConfigError: An unreadable file, an unknown preset or key, or a value that is not allowed.
     """
+    return _checked(_merged(path, presets, overrides))
+
+
+def named_options(
+    path: Path | None = None, presets: Sequence[str] = (), overrides: Sequence[str] = ()
+) -> dict[str, Tree]:
+    """What the same sources say of the stages that make a pair, without the defaults: {stage: {option: value}}.
+
+    Raises:
+        ConfigError: As `load_config`.
+    """
+    merged = _merged(path, presets, overrides)
+    config = _checked(merged)
+    return {
+        stage: {option: getattr(getattr(config, stage), option) for option in merged[stage]}
+        for stage in CHAIN
+        if stage in merged
+    }
+
+
+def _merged(path: Path | None, presets: Sequence[str], overrides: Sequence[str]) -> Tree:
     merged: Tree = {}
     for preset in presets:
         _merge(merged, _parse(preset_text(preset), f"preset {preset}"))
@@ -60,8 +81,12 @@ def load_config(
         _merge(merged, _parse(_read(path), str(path)))
     for override in overrides:
         _merge(merged, _override(override))
+    return merged
+
+
+def _checked(tree: Tree) -> ExperimentConfig:
     try:
-        return ExperimentConfig.model_validate(merged)
+        return ExperimentConfig.model_validate(tree)
     except ValidationError as error:
         raise ConfigError(_sentence(error)) from error
 
@@ -103,7 +128,8 @@ def _keys(section: type) -> dict[str, Any]:
     """Key -> type of a section, which is a pydantic model or a stage's dataclass."""
     if issubclass(section, BaseModel):
         return {name: field.annotation for name, field in section.model_fields.items()}
-    return typing.get_type_hints(section)
+    hints = typing.get_type_hints(section)
+    return {field.name: hints[field.name] for field in dataclasses.fields(section)}  # type: ignore[arg-type]
 
 
 def _is_section(annotation: Any) -> bool:

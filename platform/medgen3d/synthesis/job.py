@@ -4,6 +4,8 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 
@@ -14,18 +16,27 @@ from medgen3d.artifacts.synthetic_set import damages, existing_rows, read_manife
 from medgen3d.config.experiment import SynthesisConfig
 from medgen3d.core.errors import ConfigError, DataError
 from medgen3d.core.hashing import sha256_of
+from medgen3d.synthesis.masks import GivenMasks, open_masks
 from medgen3d.synthesis.plan import STAGES, PlannedCase, Shape, numbers_in, plan_case, wanted_by_batch
+from medgen3d.synthesis.sampling import options_changed, with_options
+
+Options = Mapping[str, Mapping[str, Any]]
+"""{stage: {option: value}}: what a user named of the stages' options."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Job:
     """What is to be drawn.
 
-    bundles: By stage.
+    bundles: By stage, with the sampling options that are used.
+    stages: Those that draw, in their order: masks may be given, and refinement left out.
+    given: The masks that are given; None if they are drawn.
     wanted: {batch: numbers of its cases that are not there yet}.
     """
 
     bundles: dict[str, Bundle]
+    stages: tuple[str, ...]
+    given: GivenMasks | None
     info: SyntheticSetInfo
     out: Path
     count: int
@@ -36,11 +47,13 @@ class Job:
         return sum(len(numbers) for numbers in self.wanted.values())
 
     def plan(self, number: int) -> PlannedCase:
-        return plan_case(self.info.seed, number, self.bundles["mask_generator"].info.dataset.shapes)
+        planned = plan_case(self.info.seed, number, self.bundles["mask_generator"].info.dataset.shapes)
+        return planned.model_copy(update={"shape": self.given.shapes[number]}) if self.given else planned
 
     def plans_of(self, batch: int) -> list[PlannedCase]:
-        """All cases of a batch, wanted or not."""
-        return [self.plan(number) for number in numbers_in(batch, self.info.batch)]
+        """All cases of a batch, wanted or not; masks that are given may end within it."""
+        numbers = numbers_in(batch, self.info.batch)
+        return [self.plan(number) for number in numbers if not self.given or number < len(self.given.shapes)]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,22 +76,49 @@ class SynthesisSummary:
 
 
 def make_job(
-    bundles: Mapping[str, Path], name: str, version: int, count: int, seed: int, out: Path, config: SynthesisConfig
+    bundles: Mapping[str, Path],
+    name: str,
+    version: int,
+    count: int,
+    seed: int,
+    out: Path,
+    config: SynthesisConfig,
+    *,
+    options: Options = MappingProxyType({}),
+    masks: Path | None = None,
+    split: str = "test",
 ) -> Job:
-    """Find out what is missing; nothing is written.
+    """Find out what is missing; nothing is written. The arguments are those of `medgen3d.synthesis.on_ray.synthesize`.
 
     Raises:
-        ConfigError: `count` is not positive.
-        DataError: A bundle cannot be used, or `out` holds something else or the work of another pipeline or seed.
+        ConfigError: `count` is not positive, or an option cannot be chosen at synthesis.
+        DataError: A bundle or the given masks cannot be used, or `out` holds something else or the work of another
+            pipeline or seed.
     """
     if count < 1:
         raise ConfigError(f"the number of cases must be at least 1, got {count}")
     out = Path(out).absolute()  # workers run in folders of their own
-    opened = {stage: read_bundle(Path(bundles[stage]).absolute()) for stage in STAGES}
-    info = _identity(opened, name, version, seed, config)
+    trained = {stage: read_bundle(Path(bundles[stage]).absolute()) for stage in STAGES}
+    used = {stage: with_options(bundle, options.get(stage, {})) for stage, bundle in trained.items()}
+    given = open_masks(masks, trained["mask_generator"].info.dataset, split) if masks else None
+    stages = tuple(stage for stage in STAGES if _draws(stage, config, given))
+    sampling = {stage: options_changed(trained[stage], used[stage]) for stage in stages}
+    info = _identity(used, stages, name, version, seed, config).model_copy(
+        update={
+            "sampling": {stage: changed for stage, changed in sampling.items() if changed},
+            "refined": config.refine,
+            "masks_digest": given.digest if given else None,
+        }
+    )
+    count = min(count, len(given.case_ids)) if given else count
     rows = existing_rows(out, info).values()
     kept = {row.number for row in rows if row.status == "done" and not any(damages(out, row))}
-    return Job(bundles=opened, info=info, out=out, count=count, wanted=wanted_by_batch(count, config.batch, kept))
+    wanted = wanted_by_batch(count, config.batch, kept)
+    return Job(bundles=used, stages=stages, given=given, info=info, out=out, count=count, wanted=wanted)
+
+
+def _draws(stage: str, config: SynthesisConfig, given: GivenMasks | None) -> bool:
+    return {"mask_generator": given is None, "refiner": config.refine}.get(stage, True)
 
 
 def summarise(job: Job, *, is_drawn: bool) -> SynthesisSummary:
@@ -112,9 +152,9 @@ def _failures(job: Job) -> dict[str, str]:
 
 
 def _identity(
-    opened: Mapping[str, Bundle], name: str, version: int, seed: int, config: SynthesisConfig
+    used: Mapping[str, Bundle], stages: tuple[str, ...], name: str, version: int, seed: int, config: SynthesisConfig
 ) -> SyntheticSetInfo:
-    dataset = opened["mask_generator"].info.dataset
+    dataset = used["mask_generator"].info.dataset
     return SyntheticSetInfo(
         dataset_name=dataset.name,
         dataset_digest=dataset.digest,
@@ -127,8 +167,8 @@ def _identity(
         pipeline_name=name,
         pipeline_version=version,
         seed=seed,
-        config_hash=config_hash({stage: bundle.info.stage_config for stage, bundle in opened.items()}),
-        weights_sha256={stage: sha256_of(bundle.root / WEIGHTS) for stage, bundle in opened.items()},
+        config_hash=config_hash({stage: used[stage].info.stage_config for stage in stages}),
+        weights_sha256={stage: sha256_of(used[stage].root / WEIGHTS) for stage in stages},
         batch=config.batch,
         threads=config.threads,
         device="cuda" if config.use_gpu else "cpu",

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import ray
@@ -19,9 +20,9 @@ from medgen3d.artifacts.manifest import SyntheticSetInfo
 from medgen3d.artifacts.synthetic_set import merge_parts, open_for_writing
 from medgen3d.config.experiment import SynthesisConfig
 from medgen3d.core.errors import DataError, Medgen3dError
-from medgen3d.synthesis.job import Job, SynthesisSummary, make_job, summarise
+from medgen3d.synthesis.job import Job, Options, SynthesisSummary, make_job, summarise
+from medgen3d.synthesis.masks import GivenMasks
 from medgen3d.synthesis.output import write_batch
-from medgen3d.synthesis.plan import STAGES
 from medgen3d.synthesis.work import Row, from_row, source_row, to_row
 
 Progress = Callable[[Mapping[str, int], int], None]
@@ -43,6 +44,9 @@ def synthesize(
     config: SynthesisConfig,
     progress: Progress = _silent,
     *,
+    options: Options = MappingProxyType({}),
+    masks: Path | None = None,
+    split: str = "test",
     dry_run: bool = False,
 ) -> SynthesisSummary:
     """Draw pairs 0..count - 1 into a synthetic set, or the rest of them if some are there. Needs a running Ray.
@@ -56,14 +60,20 @@ def synthesize(
         out: Folder of the synthetic set, seen by every machine. Cases in it that are whole are kept.
         config: Batch width, actors, threads; `use_gpu: null` means no GPU here.
         progress: Called with {stage or WRITTEN: cases done by now} and the number of cases to draw.
+        options: Sampling options in place of the bundles' own, as `medgen3d.config.load.named_options` finds them.
+        masks: A prepared set, a synthetic set or a Decathlon folder, seen by every machine: images are drawn for its
+            masks, and there are at most as many cases. None: masks are drawn.
+        split: Which cases of a prepared set `masks` means.
         dry_run: Only say what would be drawn; needs no Ray and writes nothing.
 
     Raises:
-        ConfigError: `count` is not positive.
-        DataError: A bundle cannot be used; or `out` holds something else, the work of another pipeline or seed, or
-            cannot be written.
+        ConfigError: `count` is not positive, or an option cannot be chosen at synthesis.
+        DataError: A bundle or the given masks cannot be used; or `out` holds something else, the work of
+            another pipeline or seed, or cannot be written.
     """
-    job = make_job(bundles, pipeline_name, pipeline_version, count, seed, out, config)
+    job = make_job(
+        bundles, pipeline_name, pipeline_version, count, seed, out, config, options=options, masks=masks, split=split
+    )
     if not dry_run:
         open_for_writing(job.out, job.info)
         if job.wanted:
@@ -74,14 +84,16 @@ def synthesize(
 
 def _draw(job: Job, config: SynthesisConfig, progress: Progress) -> None:
     source = [source_row(batch, numbers, job.plans_of(batch)) for batch, numbers in job.wanted.items()]
-    tally = ray.remote(num_cpus=0)(_Tally).remote()
+    tally = ray.remote(num_cpus=0)(_Tally).remote(job.stages)
     with _shown(tally, progress, job.num_missing), _quiet_data():
         rows = ray.data.from_items(source, override_num_blocks=len(source))
-        for stage in STAGES:
+        if job.given:
+            rows = rows.map(_take_masks, fn_args=(job.given,), num_cpus=config.cpus_per_actor)
+        for stage in job.stages:
             rows = rows.map(
                 _StageActor,
                 fn_constructor_args=(stage, job.bundles[stage], config.threads, job.info.device, tally),
-                compute=ray.data.ActorPoolStrategy(size=getattr(config.num_actors, stage)),
+                compute=ray.data.ActorPoolStrategy(size=min(getattr(config.num_actors, stage), len(source))),
                 num_cpus=config.cpus_per_actor,
                 num_gpus=config.gpus_per_actor if config.use_gpu else None,
             )
@@ -90,6 +102,15 @@ def _draw(job: Job, config: SynthesisConfig, progress: Progress) -> None:
         for row in rows.iter_rows():
             if row["error"]:
                 raise DataError(row["error"])
+
+
+def _take_masks(row: Row, given: GivenMasks) -> Row:
+    work = from_row(row)
+    try:
+        cases = [replace(case, mask=given.read(given.case_ids[case.plan.number])) for case in work.cases]
+    except Medgen3dError as error:  # as a value: Ray would wrap it into errors of its own
+        return to_row(replace(work, error=str(error)))
+    return to_row(replace(work, cases=cases))
 
 
 class _StageActor:
@@ -133,8 +154,8 @@ def _write(row: Row, dataset: BundleDataset, info: SyntheticSetInfo, out: Path, 
 class _Tally:
     """Counts, for the progress display, how many wanted cases each stage has done."""
 
-    def __init__(self) -> None:
-        self.counts = Counter(dict.fromkeys((*STAGES, WRITTEN), 0))
+    def __init__(self, stages: tuple[str, ...]) -> None:
+        self.counts = Counter(dict.fromkeys((*stages, WRITTEN), 0))
 
     def add(self, stage: str, num_cases: int) -> None:
         self.counts[stage] += num_cases

@@ -18,7 +18,8 @@ FILE = "run.json"
 class TrainingRun(BaseModel):
     """`run.json`: the identity of a run. A run is resumed only with the same identity.
 
-    settings: The parts of the configuration that decide the stage's weights.
+    settings: The stage's part of the configuration as the run was begun. What only sampling uses of it (the stage's
+        SAMPLING_FIELDS) does not decide its weights and is no part of the identity.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -39,7 +40,7 @@ class TrainingRun(BaseModel):
         tree = config.model_dump(mode="json")
         settings = {stage: tree[stage], "training": {stage: tree["training"][stage]}}
         return cls(
-            name=name or f"{prepared.info.name}-{config_hash(settings)[:8]}",
+            name=name or f"{prepared.info.name}-{config_hash(_decisive(stage, settings))[:8]}",
             stage=stage,
             dataset=prepared.info.name,
             dataset_digest=prepared.digest,
@@ -83,7 +84,14 @@ def begin(run: TrainingRun, root: Path, mlflow_run: str) -> TrainingRun:
 
 
 def _identity(run: TrainingRun) -> dict[str, Any]:
-    return run.model_dump(include={"dataset", "dataset_digest", "num_workers", "seed"}) | run.settings
+    common = run.model_dump(include={"dataset", "dataset_digest", "num_workers", "seed"})
+    return common | _decisive(run.stage, run.settings)
+
+
+def _decisive(stage: str, settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings without the stage's options that only sampling uses."""
+    sampling = getattr(ExperimentConfig(), stage).SAMPLING_FIELDS
+    return settings | {stage: {option: value for option, value in settings[stage].items() if option not in sampling}}
 
 
 def _differences(before: Any, now: Any, field: str = "") -> Iterator[tuple[str, Any, Any]]:

@@ -1,11 +1,15 @@
 """What may be chosen about the image sequence generator."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImageSequenceGeneratorConfig:
     """Options of the stage; every value is checked when it is set."""
+
+    SAMPLING_FIELDS: ClassVar[tuple[str, ...]] = ()
+    """Options that training never uses: they may be chosen anew when a trained stage is used."""
 
     history: int = 2
     """Generated slices that the generator sees, L [slices]."""

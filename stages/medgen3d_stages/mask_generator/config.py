@@ -1,7 +1,7 @@
 """What may be chosen about the mask generator."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 Sampler = Literal["ddpm", "ddim", "dpm++"]
 
@@ -9,6 +9,9 @@ Sampler = Literal["ddpm", "ddim", "dpm++"]
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MaskGeneratorConfig:
     """Options of the stage; every value is checked when it is set."""
+
+    SAMPLING_FIELDS: ClassVar[tuple[str, ...]] = ("overlap", "sampler", "sampling_steps", "guidance")
+    """Options that training never uses: they may be chosen anew when a trained stage is used."""
 
     window: int = 8
     """Consecutive slices generated together [slices]."""

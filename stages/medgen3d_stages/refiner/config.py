@@ -1,7 +1,7 @@
 """What may be chosen about the refiner."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 Fusion = Literal["alternate", "average", "sequential"]
 
@@ -9,6 +9,9 @@ Fusion = Literal["alternate", "average", "sequential"]
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RefinerConfig:
     """Options of the stage; every value is checked when it is set."""
+
+    SAMPLING_FIELDS: ClassVar[tuple[str, ...]] = ("start", "sampling_steps", "guidance", "fusion", "slice_batch")
+    """Options that training never uses: they may be chosen anew when a trained stage is used."""
 
     channels: tuple[int, ...] = (32, 64, 128)
     """Features per resolution level of the U-Net; each level halves the resolution."""

@@ -1,11 +1,15 @@
 """What may be chosen about the segmenter."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SegmenterConfig:
     """Options of the stage; every value is checked when it is set."""
+
+    SAMPLING_FIELDS: ClassVar[tuple[str, ...]] = ("overlap",)
+    """Options that training never uses: they may be chosen anew when a trained stage is used."""
 
     channels: int = 16
     """Features at full resolution; each level halves the resolution and doubles them."""

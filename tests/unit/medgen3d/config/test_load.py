@@ -7,7 +7,7 @@ import yaml
 from pydantic import ValidationError
 
 from medgen3d.config.experiment import ExperimentConfig
-from medgen3d.config.load import load_config, preset_names, preset_text
+from medgen3d.config.load import load_config, named_options, preset_names, preset_text
 from medgen3d.core.errors import ConfigError
 from medgen3d.ingest.phantom import LABELS
 
@@ -76,6 +76,20 @@ def test_values_of_overrides_are_read_as_yaml():
     assert config.cluster.use_gpu is True
     assert config.storage.tracking_uri == "http://mlflow:5000"
     assert config.ingest.labels == {3: "left lung"}
+
+
+def test_named_options_are_those_of_the_sources_and_not_the_defaults(tmp_path: Path):
+    file = tmp_path / "mine.yaml"
+    file.write_text("{refiner: {guidance: 2}, training: {refiner: {steps: 7}}}")
+    overrides = ["refiner.start=0.35", "mask_generator.channels=[8]", "mask_generator.attention_levels=[no]"]
+    assert named_options(file, overrides=overrides) == {
+        "refiner": {"guidance": 2.0, "start": 0.35},
+        "mask_generator": {"channels": (8,), "attention_levels": (False,)},
+    }
+    assert named_options(presets=["workstation"], overrides=["refiner.crop=64"])["refiner"]["crop"] == 64
+    assert named_options() == {}
+    with pytest.raises(ConfigError, match="guidance must not be negative"):
+        named_options(overrides=["refiner.guidance=-1"])
 
 
 def test_labels_are_replaced_as_a_whole_and_never_mixed(tmp_path: Path):

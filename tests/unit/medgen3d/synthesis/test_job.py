@@ -1,8 +1,13 @@
+import json
+
+import numpy as np
 import pytest
 
+from medgen3d.artifacts import nifti
 from medgen3d.artifacts.synthetic_set import merge_parts, open_for_writing
 from medgen3d.config.experiment import SynthesisConfig
 from medgen3d.core.errors import ArtifactError, ConfigError, DataError
+from medgen3d.core.volume import Volume, affine_from_spacing
 from medgen3d.synthesis.job import make_job, summarise
 from medgen3d.synthesis.output import write_batch
 from medgen3d.synthesis.work import BatchInWork, begin
@@ -10,12 +15,26 @@ from medgen3d.synthesis.work import BatchInWork, begin
 
 @pytest.fixture
 def job_for(tiny_pipeline, tmp_path):
-    def make(count=6, seed=0, out="out", version=1, **options):
+    def make(count=6, seed=0, out="out", version=1, options=None, masks=None, **settings):
+        config = SynthesisConfig(batch=4, **settings)
         return make_job(
-            tiny_pipeline, "knee", version, count, seed, tmp_path / out, SynthesisConfig(batch=4, **options)
+            tiny_pipeline, "knee", version, count, seed, tmp_path / out, config, options=options or {}, masks=masks
         )
 
     return make
+
+
+@pytest.fixture
+def masks(tmp_path):
+    """Three masks in the layout of a Decathlon folder; mask n has 4 + n slices."""
+    root = tmp_path / "masks"
+    root.mkdir()
+    affine = affine_from_spacing((3.0, 0.5, 0.75))
+    for number in range(3):
+        nifti.write(root / f"{number}.nii.gz", Volume(voxels=np.zeros((4 + number, 10, 20), np.uint8), affine=affine))
+    entries = [{"label": f"{number}.nii.gz"} for number in range(3)]
+    (root / "dataset.json").write_text(json.dumps({"labels": {"7": "bone", "300": "cartilage"}, "training": entries}))
+    return root
 
 
 def write_blank(job, batch):
@@ -66,6 +85,40 @@ def test_another_seed_pipeline_or_arithmetic_is_refused(job_for, change, words):
 def test_the_number_of_actors_may_change_between_runs(job_for):
     write_blank(job_for(), 0)
     assert job_for(num_actors={"mask_generator": 3}).wanted == {1: [4, 5]}
+
+
+def test_options_that_are_named_are_part_of_the_identity_and_recorded(job_for):
+    plain, other = job_for(), job_for(options={"refiner": {"start": 0.35, "sampling_steps": 3}, "mask_generator": {}})
+
+    assert plain.info.sampling == {}
+    assert other.info.sampling == {"refiner": {"start": 0.35}}  # the bundle has 3 steps itself
+    assert other.info.config_hash != plain.info.config_hash
+    assert other.bundles["refiner"].config().start == 0.35
+    write_blank(plain, 0)
+    with pytest.raises(DataError, match=r"sampling \{\} there and \{'refiner': \{'start': 0.35\}\} now"):
+        job_for(options={"refiner": {"start": 0.35}})
+
+
+def test_without_refinement_the_refiner_neither_draws_nor_counts(job_for):
+    job = job_for(refine=False)
+    assert job.stages == ("mask_generator", "image_sequence_generator")
+    assert not job.info.refined
+    assert job.info.weights_sha256.keys() == {"mask_generator", "image_sequence_generator"}
+    assert job.info.config_hash == job_for(refine=False, options={"refiner": {"start": 0.35}}).info.config_hash
+    assert job_for(refine=False, options={"refiner": {"start": 0.35}}).info.sampling == {}
+
+
+def test_given_masks_decide_sizes_and_how_many_cases_there_are_but_no_stream(job_for, masks):
+    drawn, job = job_for(), job_for(masks=masks)
+
+    assert job.stages == ("image_sequence_generator", "refiner")
+    assert (job.count, job.wanted) == (3, {0: [0, 1, 2]})
+    assert [plan.shape for plan in job.plans_of(0)] == [(4, 10, 20), (5, 10, 20), (6, 10, 20)]  # no fourth mask
+    assert [plan.seeds for plan in job.plans_of(0)] == [plan.seeds for plan in drawn.plans_of(0)[:3]]
+    assert job.info.masks_digest == job.given.digest
+    assert drawn.info.masks_digest is None
+    assert "mask_generator" not in job.info.weights_sha256
+    assert len(job_for(masks=masks, count=2).plans_of(0)) == 3  # the neighbours do not depend on the count
 
 
 def test_a_summary_counts_sizes_and_bytes(job_for):

@@ -29,6 +29,8 @@ def test_what_does_not_decide_the_weights_may_differ(prepared, tmp_path):
         "training.mask_generator.steps=9",
         "cluster.threads=2",
         "storage.root=elsewhere",
+        "refiner.start=0.9",
+        "refiner.fusion=average",
     )
     assert find(described(prepared, *other), tmp_path, resume=True).mlflow_run == "abc"
 
@@ -53,7 +55,8 @@ def test_what_decides_the_weights_must_not_differ(prepared, tmp_path, change, sa
 def test_without_a_name_runs_of_other_settings_are_other_runs(prepared):
     same = described(prepared, name=None), described(prepared, "training.mask_generator.steps=9", name=None)
     other = described(prepared, "training.refiner.steps=9", name=None)
-    assert same[0].name == same[1].name != other.name
+    resampled = described(prepared, "refiner.start=0.9", name=None)
+    assert same[0].name == same[1].name == resampled.name != other.name
     assert other.name.startswith("grey-")
 
 
