@@ -84,13 +84,15 @@ def settle_gpus(config: ExperimentConfig) -> ExperimentConfig:
     import ray
 
     num_gpus = ray.cluster_resources().get("GPU", 0)
-    cluster, synthesis = config.cluster, config.synthesis
+    cluster, synthesis, usefulness = config.cluster, config.synthesis, config.usefulness
     if cluster.use_gpu is None:
         cluster = cluster.model_copy(update={"use_gpu": num_gpus >= cluster.num_workers})
     if synthesis.use_gpu is None:
         num_actors = sum(synthesis.num_actors.model_dump().values())
         synthesis = synthesis.model_copy(update={"use_gpu": num_gpus >= num_actors * synthesis.gpus_per_actor})
-    return config.model_copy(update={"cluster": cluster, "synthesis": synthesis})
+    if usefulness.use_gpu is None:
+        usefulness = usefulness.model_copy(update={"use_gpu": num_gpus >= usefulness.gpus_per_trial})
+    return config.model_copy(update={"cluster": cluster, "synthesis": synthesis, "usefulness": usefulness})
 
 
 def _prepare_local_environment() -> None:

@@ -71,7 +71,7 @@ class StepSampler:
         return max(self.steps - self.step, 0)
 
 
-def batches(examples: ExampleSet, sampler: StepSampler, loader_workers: int) -> DataLoader[Batch]:
+def batches(examples: Dataset[Batch], sampler: StepSampler, loader_workers: int) -> DataLoader[Batch]:
     """One batch per remaining step."""
     return DataLoader(
         examples, batch_sampler=sampler, num_workers=loader_workers, persistent_workers=loader_workers > 0
