@@ -349,6 +349,68 @@ def synthesize(
         raise typer.Exit(1)
 
 
+@app.command(epilog="Example: medgen3d usefulness --data prepared --out usefulness --dry-run")
+def usefulness(
+    data: Annotated[Path, typer.Option(help="A prepared set with test cases.")],
+    out: Annotated[Path, typer.Option(help="Folder for the study, new or to go on with.")],
+    pipeline: Annotated[
+        str | None, typer.Option(help="NAME@3, trained on all cases of --data; by default one is trained.")
+    ] = None,
+    sizes: Annotated[
+        str | None, typer.Option(help="Numbers of real cases, such as 5,10,all; by default 5,10,20,all.")
+    ] = None,
+    seeds: Annotated[int, typer.Option(help="Repetitions of every trial.")] = 3,
+    synthetic: Annotated[
+        int | None, typer.Option(help="Pairs of each generator; by default as many as there are real training cases.")
+    ] = None,
+    config: ConfigFile = None,
+    preset: Presets = None,
+    override: Overrides = None,
+    address: Address = None,
+    dry_run: DryRun = False,
+    verbose: Verbose = False,
+) -> None:
+    """Measure what synthetic pairs are worth for training a segmenter. Repeat the command to go on with a study."""
+    experiment = _config(config, preset, override)
+    console.begin_logging(verbose=verbose)
+    from dataclasses import replace
+
+    from medgen3d.recipes.usefulness.plan import plan_study, results_so_far
+
+    study = plan_study(data, out, experiment, sizes=sizes, num_seeds=seeds, num_pairs=synthetic, pipeline=pipeline)
+    left = study.unfinished(results_so_far(study))
+    if dry_run:
+        rows = [
+            (size.num_cases, study.how_pairs_come(size), sum(trial.size == size for trial in left))
+            for size in study.sizes
+        ]
+        console.show_table("Would measure (--dry-run)", ("real cases", "synthetic pairs", "trials"), rows)
+        console.say(f"{len(left)} trials of {experiment.training.segmenter.steps} steps")
+        return
+    from medgen3d.recipes.cluster import connect, settle_gpus
+    from medgen3d.recipes.usefulness.study import run_study
+
+    with connect(address, verbose=verbose), console.progress() as show:
+        results = run_study(replace(study, config=settle_gpus(experiment)), show)
+    _show_usefulness(results)
+    console.say(f"Usefulness: {out / 'usefulness.json'}")
+
+
+def _show_usefulness(results: Any) -> None:
+    from medgen3d.evaluation.usefulness import usefulness as findings
+
+    section = findings(results).section
+    for table in section.tables:
+        rows = [[f"{cell:.3f}" if isinstance(cell, float) else cell for cell in row] for row in table.rows]
+        console.show_table(table.title, table.columns, rows)
+    known = [figure for figure in section.figures if figure.value is not None]
+    rows = [
+        (figure.name, f"{figure.value:.3f}", "{:.3f} to {:.3f}".format(*figure.interval) if figure.interval else "-")
+        for figure in known
+    ]
+    console.show_table("Usefulness", ("figure", "value", "95 % over seeds"), rows)
+
+
 @app.command(epilog="Example: medgen3d report --real prepared --synthetic pairs --out report")
 def report(
     real: Annotated[Path, typer.Option(help="The prepared set that was trained on, or a Decathlon folder.")],

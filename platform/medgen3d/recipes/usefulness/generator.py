@@ -21,11 +21,6 @@ Show = Callable[..., None]
 _RUN = "generator"
 
 
-def pairs_there(size: PlannedSize) -> int:
-    """How many pairs the size has already."""
-    return len(SyntheticSet(size.pairs).case_ids) if (size.pairs / "manifest.parquet").exists() else 0
-
-
 def make_pairs(size: PlannedSize, source: PreparedSet, num_pairs: int, config: ExperimentConfig, show: Show) -> Size:
     """See to it that the size has its pairs. Needs a running Ray unless they are there.
 
@@ -45,7 +40,7 @@ def make_pairs(size: PlannedSize, source: PreparedSet, num_pairs: int, config: E
     """
     prepared = source if size.whole else write_subset(source, size.prepared, size.case_ids)
     chosen = _chosen_pipeline(size, prepared, config)
-    num_there = pairs_there(size)
+    num_there = size.num_pairs_there
     if num_there:
         _check_pairs(size, prepared, chosen)
     if num_there < num_pairs:

@@ -12,8 +12,9 @@ from typing import get_args
 
 from medgen3d.artifacts.prepared_set import PreparedSet
 from medgen3d.artifacts.subset import nested_order
+from medgen3d.artifacts.synthetic_set import SyntheticSet
 from medgen3d.artifacts.usefulness import FILE, Arm, Usefulness, read_usefulness
-from medgen3d.config.experiment import ExperimentConfig, StorageConfig
+from medgen3d.config.experiment import CHAIN, ExperimentConfig, StorageConfig
 from medgen3d.core.errors import ConfigError, DataError
 
 _USUAL_SIZES = (5, 10, 20)
@@ -49,6 +50,11 @@ class PlannedSize:
         return self.folder / "pairs"
 
     @property
+    def num_pairs_there(self) -> int:
+        """How many pairs are drawn already."""
+        return len(SyntheticSet(self.pairs).case_ids) if (self.pairs / "manifest.parquet").exists() else 0
+
+    @property
     def storage(self) -> StorageConfig:
         """A place of its own for the generator, so that it stays out of the user's registry."""
         storage = StorageConfig(root=self.folder / "runs")
@@ -62,9 +68,6 @@ class PlannedTrial:
     arm: Arm
     size: PlannedSize
     seed: int
-
-    def is_in(self, results: Usefulness) -> bool:
-        return self.seed in results.of(self.arm, self.size.num_cases)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -95,6 +98,19 @@ class Study:
             for arm in get_args(Arm)
             if arm != "synthetic" or size.whole
         ]
+
+    def how_pairs_come(self, size: PlannedSize) -> str:
+        """Where the size's pairs come from, in a few words."""
+        missing = self.num_pairs - size.num_pairs_there
+        if missing <= 0:
+            return "are there"
+        steps = " + ".join(str(getattr(self.config.training, stage).steps) for stage in CHAIN)
+        source = size.pipeline or f"a generator trained on these cases ({steps} steps)"
+        return f"{missing} drawn by {source}"
+
+    def unfinished(self, results: Usefulness) -> list[PlannedTrial]:
+        """The trials whose results are not there."""
+        return [trial for trial in self.trials if trial.seed not in results.of(trial.arm, trial.size.num_cases)]
 
 
 def plan_study(

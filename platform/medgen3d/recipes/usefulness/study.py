@@ -36,13 +36,13 @@ def run_study(study: Study, show: Show) -> Usefulness:
         KeyboardInterrupt: The study was stopped; the same call goes on with it.
     """
     results = results_so_far(study)
-    if not _unfinished(study, results):
+    if not study.unfinished(results):
         return results
     tracking = Tracking.of(study.config.storage)
     results = _in_mlflow(study, results, tracking)
     with _logged(RunLog(tracking.uri, str(results.mlflow_run))) as run_log:
         results = _with_pairs(study, results, show)
-        for trial in _run_trials(study, _unfinished(study, results), show):
+        for trial in _run_trials(study, study.unfinished(results), show):
             results = results.with_trials([trial])
             write_usefulness(study.out, results)
             arm = trial.arm.replace("+", "_and_")  # MLflow allows no plus in a name
@@ -51,10 +51,6 @@ def run_study(study: Study, show: Show) -> Usefulness:
         run_log.metrics(0, {figure.name: figure.value for figure in figures if figure.value is not None})
         run_log.artifact(study.out / FILE)
     return results
-
-
-def _unfinished(study: Study, results: Usefulness) -> list[PlannedTrial]:
-    return [trial for trial in study.trials if not trial.is_in(results)]
 
 
 def _in_mlflow(study: Study, results: Usefulness, tracking: Tracking) -> Usefulness:
@@ -88,9 +84,8 @@ def _with_pairs(study: Study, results: Usefulness, show: Show) -> Usefulness:
     """The results with every size that still has trials; its pairs are there and are those of former trials."""
     source = PreparedSet(study.data)
     known = {size.num_cases: size for size in results.sizes}
-    for planned in study.sizes:
-        if all(trial.is_in(results) for trial in study.trials if trial.size == planned):
-            continue
+    needed = {trial.size.num_cases for trial in study.unfinished(results)}
+    for planned in (size for size in study.sizes if size.num_cases in needed):
         made = make_pairs(planned, source, study.num_pairs, study.config, show)
         before = known.get(planned.num_cases)
         if before is None:
