@@ -1,4 +1,8 @@
-"""The labelled sets that a report compares, each opened as the same thing: cases by id, on one grid spacing."""
+"""The labelled sets of an evaluation, each opened as the same thing: cases by id, on one grid, in one intensity range.
+
+Images reach the measures in [-1, 1] by the training set's own rule, whatever they are stored as: real and synthetic
+volumes alike are mapped as ingest maps them.
+"""
 
 import json
 from collections.abc import Callable
@@ -10,22 +14,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medgen3d.artifacts import nifti
-from medgen3d.artifacts.prepared_set import PreparedSet
+from medgen3d.artifacts.manifest import SyntheticSetInfo
+from medgen3d.artifacts.prepared_set import IntensityRule, PreparedSet, Split
+from medgen3d.artifacts.report import SetDescription
 from medgen3d.artifacts.synthetic_set import SyntheticSet
+from medgen3d.config.experiment import IngestConfig
 from medgen3d.core.errors import DataError
 from medgen3d.core.labels import LabelTable
 
-Pair = tuple[NDArray[np.floating[Any]], NDArray[np.integer[Any]]]
+Pair = tuple[NDArray[np.float32], NDArray[np.integer[Any]]]
 _SPACING_TOLERANCE = 0.01  # share of the spacing; headers hold it as float32, and scanners round it
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LabelledSet:
-    """Labelled volumes, read one at a time.
+    """Labelled volumes, read one at a time; picklable.
 
     spacing_mm: Voxel size of every case along (D, H, W).
-    read: Case id -> image [D, H, W] in any unit and mask [D, H, W] with contiguous ids.
+    read: Case id -> image float32 [D, h, w] in [-1, 1] and mask [D, h, w] with contiguous ids.
     facts: What a reader of the report should know of the set, {term: sentence}.
+    prepared: The prepared set that the cases are a split of; None for other folders.
     """
 
     name: str
@@ -35,22 +43,75 @@ class LabelledSet:
     case_ids: list[str]
     read: Callable[[str], Pair]
     facts: dict[str, str]
+    prepared: PreparedSet | None = None
+
+    @property
+    def description(self) -> SetDescription:
+        """What the report says of the set."""
+        return SetDescription(name=self.name, num_cases=len(self.case_ids), phantom=self.phantom, facts=self.facts)
 
 
-def open_real(root: Path, spacing_mm: tuple[float, float, float]) -> LabelledSet:
-    """A prepared set, or NIfTI files in Medical Segmentation Decathlon layout that lie on the synthetic grid already.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sets:
+    """What is evaluated.
+
+    info: What the synthetic cases have in common.
+    real: Cases that the generators have not seen: the test split of a prepared set.
+    train: What they were trained on; None where it is not known.
+    """
+
+    info: SyntheticSetInfo
+    real: LabelledSet
+    synthetic: LabelledSet
+    train: LabelledSet | None
+
+
+def open_sets(real_root: Path, synthetic_root: Path, train_root: Path | None = None) -> Sets:
+    """Open the sets of an evaluation, and see that they can be compared.
 
     Args:
-        root: The set's folder.
-        spacing_mm: Of the synthetic set, along (D, H, W).
+        real_root: A prepared set, of which the test split counts, or a folder in Medical Segmentation Decathlon layout
+            that lies on the synthetic grid already, of which all cases count.
+        synthetic_root: A synthetic set.
+        train_root: The same kinds of folder with the training cases; of a prepared set the training split counts. By
+            default that of `real_root`, if that is a prepared set.
 
     Raises:
-        DataError: The folder is neither, or has another spacing.
+        DataError: A folder is none of these, has no cases, or has other labels or another spacing than the synthetic
+            set.
     """
-    if (root / "dataset.yaml").exists():
-        found = _open_prepared(root)
+    real_root, synthetic_root = real_root.absolute(), synthetic_root.absolute()  # workers run in folders of their own
+    found = SyntheticSet(synthetic_root)
+    info = found.info
+    train_root = train_root.absolute() if train_root else real_root if _is_prepared(real_root) else None
+    rule = _rule(info, train_root, real_root)
+    synthetic = _synthetic(found, rule)
+    real = _real(real_root, info.spacing_mm, rule, "test")
+    train = _real(train_root, info.spacing_mm, rule, "train") if train_root else None
+    for labelled, root in ((synthetic, synthetic_root), (real, real_root), (train, train_root)):
+        if labelled and root:
+            _check_comparable(labelled, root, synthetic)
+    return Sets(info=info, real=real, synthetic=synthetic, train=train)
+
+
+def _is_prepared(root: Path) -> bool:
+    return (root / "dataset.yaml").exists()
+
+
+def _rule(info: SyntheticSetInfo, *roots: Path | None) -> IntensityRule:
+    """That of the first prepared set, else the one that ingest would use by default."""
+    for root in roots:
+        if root and _is_prepared(root):
+            return PreparedSet(root).info.intensity
+    defaults = IngestConfig()
+    return IntensityRule.of(info.modality, defaults.hu_window, defaults.percentiles)
+
+
+def _real(root: Path, spacing_mm: tuple[float, float, float], rule: IntensityRule, split: Split) -> LabelledSet:
+    if _is_prepared(root):
+        found = _prepared(root, split)
     elif (root / "dataset.json").exists():
-        found = _open_decathlon(root, spacing_mm)
+        found = _decathlon(root, spacing_mm, rule)
     else:
         raise DataError(
             f"{root} holds neither dataset.yaml (a prepared set) nor dataset.json (Medical Segmentation Decathlon). "
@@ -60,21 +121,29 @@ def open_real(root: Path, spacing_mm: tuple[float, float, float]) -> LabelledSet
     return found
 
 
-def open_synthetic(root: Path) -> LabelledSet:
-    """A synthetic set; its failed cases are left out and counted among the facts.
+def _check_comparable(labelled: LabelledSet, root: Path, synthetic: LabelledSet) -> None:
+    if not labelled.case_ids:
+        raise DataError(
+            f"{root} holds no cases that could be compared. Give a synthetic set with cases, and real cases or a "
+            "prepared set whose training and test splits are not empty."
+        )
+    if labelled.labels.original_ids != synthetic.labels.original_ids:
+        raise DataError(
+            f"the synthetic set has the labels {synthetic.labels.original_ids}, but {root} has "
+            f"{labelled.labels.original_ids}. Give the real data that the pipeline was trained on."
+        )
 
-    Raises:
-        ArtifactError: The folder is no synthetic set, or a file is damaged (when it is read).
-    """
-    synthetic = SyntheticSet(root)
+
+def _synthetic(synthetic: SyntheticSet, rule: IntensityRule) -> LabelledSet:
+    """A synthetic set; its failed cases are left out and counted among the facts."""
     info, table = synthetic.info, synthetic.info.label_table
 
     def read(case_id: str) -> Pair:
         image, mask = synthetic.read(case_id)
-        return image.voxels.astype(np.float32), table.to_contiguous(mask.voxels.astype(np.int64))
+        return _in_unit(case_id, image.voxels, rule), table.to_contiguous(mask.voxels.astype(np.int64))
 
     return LabelledSet(
-        name=root.resolve().name,
+        name=synthetic.root.name,
         phantom=info.phantom,
         labels=table,
         spacing_mm=info.spacing_mm,
@@ -90,7 +159,7 @@ def open_synthetic(root: Path) -> LabelledSet:
     )
 
 
-def _open_prepared(root: Path) -> LabelledSet:
+def _prepared(root: Path, split: Split) -> LabelledSet:
     prepared = PreparedSet(root)
     info = prepared.info
 
@@ -99,20 +168,20 @@ def _open_prepared(root: Path) -> LabelledSet:
         inside = (slice(None), case.box.rows, case.box.columns)  # outside the box lies padding
         return case.image[inside], case.mask[inside]
 
-    splits = ", ".join(f"{len(info.case_ids(split))} {split}" for split in ("train", "validation", "test"))
     patients = "known" if info.patients_known else "unknown; one case is taken for one patient"
     return LabelledSet(
         name=info.name,
         phantom=info.phantom,
         labels=info.label_table,
         spacing_mm=info.spacing_mm,
-        case_ids=info.case_ids(),
+        case_ids=info.case_ids(split),
         read=read,
-        facts={"Prepared set": f"digest {prepared.digest[:12]}", "Splits": splits, "Patients": patients},
+        facts={"Prepared set": f"digest {prepared.digest[:12]}", "Split": split, "Patients": patients},
+        prepared=prepared,
     )
 
 
-def _open_decathlon(root: Path, spacing_mm: tuple[float, float, float]) -> LabelledSet:
+def _decathlon(root: Path, spacing_mm: tuple[float, float, float], rule: IntensityRule) -> LabelledSet:
     try:
         content = json.loads((root / "dataset.json").read_text(encoding="utf-8"))
         table = LabelTable.from_mapping({int(label_id): str(name) for label_id, name in content["labels"].items()})
@@ -131,10 +200,10 @@ def _open_decathlon(root: Path, spacing_mm: tuple[float, float, float]) -> Label
         _check_spacing(case_id, image.spacing_mm, spacing_mm)
         if image.voxels.shape != mask.voxels.shape:
             raise DataError(f"case {case_id}: image {image.voxels.shape} and mask {mask.voxels.shape} differ in shape.")
-        return image.voxels.astype(np.float32), table.to_contiguous(np.rint(mask.voxels).astype(np.int64))
+        return _in_unit(case_id, image.voxels, rule), table.to_contiguous(np.rint(mask.voxels).astype(np.int64))
 
     return LabelledSet(
-        name=str(content.get("name") or root.resolve().name),
+        name=str(content.get("name") or root.name),
         phantom=bool(content.get("phantom", False)),
         labels=table,
         spacing_mm=spacing_mm,
@@ -142,6 +211,18 @@ def _open_decathlon(root: Path, spacing_mm: tuple[float, float, float]) -> Label
         read=read,
         facts={"Source": "NIfTI files as they are, neither resampled nor cropped"},
     )
+
+
+def _in_unit(case_id: str, image: NDArray[np.generic], rule: IntensityRule) -> NDArray[np.float32]:
+    intensity = rule.map_of(image)
+    if not np.isfinite(image).all():
+        raise DataError(f"case {case_id}: the image holds NaN or infinity. Export it again, or remove the case.")
+    if intensity.low >= intensity.high:
+        raise DataError(
+            f"case {case_id}: percentiles {rule.low:g} and {rule.high:g} of the image are both {intensity.low:g}, "
+            "expected different intensities. Correct the image, or remove the case."
+        )
+    return intensity.to_unit(image)
 
 
 def _check_spacing(where: str, found: tuple[float, float, float], expected: tuple[float, float, float]) -> None:

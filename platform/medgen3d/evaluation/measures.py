@@ -1,0 +1,100 @@
+"""What is kept of the cases of an evaluation, each of which is read once; and what they are measured with."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+from medgen3d.artifacts.usefulness import Usefulness
+from medgen3d.evaluation.agreement import AgreementMeasures, measure_agreement
+from medgen3d.evaluation.consistency import ConsistencyMeasures, measure_consistency
+from medgen3d.evaluation.extractors import Extractor, JudgeExtractor
+from medgen3d.evaluation.fidelity import CaseFidelity, measure_fidelity
+from medgen3d.evaluation.findings import MapItems
+from medgen3d.evaluation.fingerprints import CaseFingerprint, describe_case
+from medgen3d.evaluation.judge import Judge
+from medgen3d.evaluation.plausibility import MaskMeasures, measure_mask
+from medgen3d.evaluation.sets import LabelledSet, Sets
+
+Measure = TypeVar("Measure")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Instruments:
+    """What an evaluation uses besides the sets; what is missing leaves out the sections that need it.
+
+    judge: A segmenter that was trained on real pairs only.
+    extractor: A pretrained network that describes images, besides the judge's encoder.
+    bundles: {stage: folder} of the pipeline's stages, to ask them which cases they know.
+    usefulness: The trials of a usefulness study.
+    """
+
+    judge: Judge | None = None
+    extractor: Extractor | None = None
+    bundles: Mapping[str, Path] = field(default_factory=dict)
+    usefulness: Usefulness | None = None
+
+    @property
+    def extractors(self) -> list[Extractor]:
+        """Those that there are, the judge's first."""
+        own: list[Extractor] = [JudgeExtractor(self.judge)] if self.judge else []
+        return own + ([self.extractor] if self.extractor else [])
+
+
+class CaseMeasures(NamedTuple):
+    """What is kept of one case, by kind of evaluation; `agreement` is None without a judge."""
+
+    mask: MaskMeasures
+    consistency: ConsistencyMeasures
+    fidelity: CaseFidelity
+    fingerprint: CaseFingerprint
+    agreement: AgreementMeasures | None
+
+
+class Measured(NamedTuple):
+    """What is kept of all cases, in the order of each set; of training cases only what copies are known by."""
+
+    real: list[CaseMeasures]
+    synthetic: list[CaseMeasures]
+    train: list[CaseFingerprint]
+
+    def both(self, of: Callable[[CaseMeasures], Measure]) -> tuple[list[Measure], list[Measure]]:
+        """One kind of measure of the real and of the synthetic cases."""
+        return [of(case) for case in self.real], [of(case) for case in self.synthetic]
+
+
+def measure_sets(sets: Sets, instruments: Instruments, map_items: MapItems) -> Measured:
+    """Read and measure every case.
+
+    Raises:
+        Medgen3dError: A case cannot be read or used; it is named.
+    """
+    real, synthetic = (
+        map_items(f"measure {kind} cases", partial(_measure, labelled, instruments), labelled.case_ids)
+        for kind, labelled in (("real", sets.real), ("synthetic", sets.synthetic))
+    )
+    train = sets.train
+    known = (
+        map_items("describe training cases", partial(_describe, train, instruments), train.case_ids) if train else []
+    )
+    return Measured(real, synthetic, known)
+
+
+def _measure(labelled: LabelledSet, instruments: Instruments, case_id: str) -> CaseMeasures:
+    image, mask = labelled.read(case_id)
+    num_labels, spacing_mm, judge = len(labelled.labels), labelled.spacing_mm, instruments.judge
+    fidelity = measure_fidelity(image, instruments.extractors)
+    return CaseMeasures(
+        mask=measure_mask(mask, num_labels, spacing_mm),
+        consistency=measure_consistency(image, mask, num_labels),
+        fidelity=fidelity,
+        fingerprint=describe_case(image, mask, fidelity.features[0] if judge else None),
+        agreement=measure_agreement(judge, image, mask, num_labels, spacing_mm) if judge else None,
+    )
+
+
+def _describe(labelled: LabelledSet, instruments: Instruments, case_id: str) -> CaseFingerprint:
+    image, mask = labelled.read(case_id)
+    judge = instruments.judge
+    return describe_case(image, mask, JudgeExtractor(judge).features(image) if judge else None)

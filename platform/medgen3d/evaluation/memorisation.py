@@ -1,0 +1,85 @@
+"""What novelty is judged by: the nearest training case of every case, and scores of the stages for known and new cases.
+
+The work is spread over cases here; what it means is said in `novelty` and `membership`.
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from medgen3d.artifacts.bundle import read_bundle
+from medgen3d.artifacts.figures import Figure
+from medgen3d.artifacts.prepared_set import PreparedSet
+from medgen3d.core.seeds import stream_seed
+from medgen3d.evaluation.findings import Findings, MapItems
+from medgen3d.evaluation.fingerprints import nearest
+from medgen3d.evaluation.measures import Measured
+from medgen3d.evaluation.membership import membership_figure, membership_scores
+from medgen3d.evaluation.novelty import novelty
+from medgen3d.evaluation.sets import LabelledSet, Sets
+
+if TYPE_CHECKING:  # torch is loaded when a stage is
+    from medgen3d_stages.chain import TrainedStage
+
+MAX_MEMBERS = 40
+"""Cases per side of membership inference; a stage scores each of them several times."""
+
+
+def memorisation(
+    sets: Sets,
+    train: LabelledSet,
+    measured: Measured,
+    bundles: Mapping[str, Path],
+    map_items: MapItems,
+    rng: np.random.Generator,
+) -> Findings:
+    """The section "novelty".
+
+    Args:
+        sets: What is compared.
+        train: What the stages were trained on.
+        measured: Fingerprints of all cases.
+        bundles: {stage: folder} of the stages that are asked which cases they know; may be empty.
+        map_items: Spreads the work over cases.
+        rng: Draws resamples.
+    """
+    held_out, synthetic = (
+        map_items(f"nearest training cases of {kind} cases", partial(nearest, train=measured.train), cases)
+        for kind, cases in zip(("real", "synthetic"), measured.both(lambda case: case.fingerprint), strict=True)
+    )
+    figures = [_membership(stage, root, sets.real, train, map_items, rng) for stage, root in bundles.items()]
+    return novelty(synthetic, held_out, sets.synthetic, train, figures)
+
+
+def _membership(
+    stage: str, root: Path, real: LabelledSet, train: LabelledSet, map_items: MapItems, rng: np.random.Generator
+) -> Figure:
+    known, new = train.prepared, real.prepared
+    if known is None or new is None or known.info.plane != new.info.plane:
+        note = "It needs real and training cases from prepared sets with the same plane."
+        name = f"novelty.membership.{stage}"
+        return Figure(name=name, title=f"Membership inference, {stage}: AUC", value=None, num=0, note=note)
+    trained = read_bundle(root).trained_stage()
+    of_known, of_new = (
+        map_items(f"membership, {stage}", partial(_score, trained, prepared), _spread(labelled.case_ids))
+        for prepared, labelled in ((known, train), (new, real))
+    )
+    return membership_figure(stage, of_known, of_new, rng)
+
+
+def _score(trained: "TrainedStage", prepared: PreparedSet, case_id: str) -> float:
+    from medgen3d_stages.arrays import Example
+
+    case = prepared.read(case_id)
+    box = (case.box.top, case.box.bottom, case.box.left, case.box.right)
+    seed = stream_seed(0, "membership", trained.stage.name)
+    return membership_scores(trained, Example(image=case.image, mask=case.mask, box=box), seed)
+
+
+def _spread(case_ids: Sequence[str]) -> list[str]:
+    """At most MAX_MEMBERS of the cases, evenly spread."""
+    places = np.linspace(0, len(case_ids) - 1, min(MAX_MEMBERS, len(case_ids))).round().astype(int)
+    return [case_ids[place] for place in places]

@@ -1,0 +1,71 @@
+"""`MapItems` on Ray: each item is a task, so that a set is measured by as many processes as there are CPUs."""
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import ray
+
+from medgen3d.core.errors import Medgen3dError
+from medgen3d.evaluation.findings import Item, MapItems, Result
+
+Progress = Callable[[str, int, int], None]
+"""(what, done, total)."""
+
+
+def map_on_ray(progress: Progress) -> MapItems:
+    """A `MapItems` whose calls are tasks of the connected Ray cluster, one CPU and one torch thread each.
+
+    The function travels once, with whatever it holds, and may be large; items and results should be small. The first
+    error of ours ends the work and is raised as it is, not wrapped into Ray's.
+    """
+
+    def map_items(what: str, function: Callable[[Item], Result], items: Sequence[Item], /) -> list[Result]:
+        return _results(ray.put(function), items, lambda done: progress(what, done, len(items)))
+
+    return map_items
+
+
+def _results(function: Any, items: Sequence[Any], told: Callable[[int], None]) -> list[Any]:
+    """The results in the order of the items, with a bounded number of tasks under way."""
+    task = ray.remote(num_cpus=1)(_apply)
+    results: dict[int, Any] = {}
+    at_work: dict[Any, int] = {}
+    waiting = list(reversed(range(len(items))))
+    slots = _num_slots()
+    try:
+        while waiting or at_work:
+            while waiting and len(at_work) < slots:
+                place = waiting.pop()
+                at_work[task.remote(function, items[place])] = place
+            for done in ray.wait(list(at_work))[0]:
+                results[at_work.pop(done)] = _unwrapped(ray.get(done))
+                told(len(results))
+    finally:
+        for unfinished in at_work:
+            ray.cancel(unfinished)
+    return [results[place] for place in range(len(items))]
+
+
+def _apply(function: Callable[[Any], Any], item: Any) -> tuple[Any, Medgen3dError | None]:
+    if torch := sys.modules.get("torch"):  # loaded by what the function needs, if it needs it
+        torch.set_num_threads(1)
+    try:
+        return function(item), None
+    except Medgen3dError as error:  # as a value: Ray would wrap it into errors of its own
+        return None, error
+
+
+def _unwrapped(outcome: tuple[Any, Medgen3dError | None]) -> Any:
+    result, error = outcome
+    if error is not None:
+        raise error
+    return result
+
+
+def _num_slots() -> int:
+    """Tasks at a time. A local Ray has more logical CPUs than its machine has real ones."""
+    if len(ray.nodes()) == 1:
+        return os.cpu_count() or 1
+    return max(1, int(ray.cluster_resources().get("CPU", 1)))
