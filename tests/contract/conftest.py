@@ -1,4 +1,4 @@
-"""The three stages, tiny, with synthetic volumes that are awkward on purpose; each trained once on one batch."""
+"""The stages, tiny, with synthetic volumes that are awkward on purpose; each trained once on one batch."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,6 +20,8 @@ from medgen3d_stages.mask_generator.config import MaskGeneratorConfig
 from medgen3d_stages.mask_generator.sampler import MaskRequest
 from medgen3d_stages.refiner.config import RefinerConfig
 from medgen3d_stages.refiner.sampler import RefineRequest
+from medgen3d_stages.segmenter.config import SegmenterConfig
+from medgen3d_stages.segmenter.sampler import SegmentRequest
 
 CPU = torch.device("cpu")
 PLANE = (18, 22)  # no multiple of 8, nor of what any of the networks halves
@@ -41,8 +43,9 @@ TINY = {
         sampling_steps=4,
         slice_batch=7,
     ),
+    "segmenter": SegmenterConfig(channels=8, num_res_blocks=(1, 1), patch=(8, 16, 20)),
 }
-LEARNING_RATE = {"mask_generator": 5e-3, "image_sequence_generator": 2e-3, "refiner": 5e-3}
+LEARNING_RATE = {"mask_generator": 5e-3, "image_sequence_generator": 2e-3, "refiner": 5e-3, "segmenter": 5e-3}
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -100,6 +103,7 @@ def make_tiny(name: str, num_labels: int) -> Tiny:
         "mask_generator": [MaskRequest(shape=mask.shape) for _, mask in cropped],
         "image_sequence_generator": [ImageRequest(mask=mask) for _, mask in cropped],
         "refiner": [RefineRequest(image=image, mask=mask) for image, mask in cropped],
+        "segmenter": [SegmentRequest(image=image) for image, _ in cropped],
     }[name]
     return Tiny(stage, examples, batch, requests)
 
@@ -157,7 +161,8 @@ class Fitted:
 @pytest.fixture(scope="session")
 def fitted(tiny: Tiny) -> Fitted:
     steps = 60
-    turn, term = ("generator", "l1") if "generator" in tiny.stage.turns else ("denoiser", "total")
+    turn = list(tiny.stage.turns)[-1]
+    term = "l1" if turn == "generator" else "total"
     state = fresh_state(tiny, steps)
     before = tiny.loss(state.networks, turn, term)
     steps_on_one_batch(tiny, state, steps)
