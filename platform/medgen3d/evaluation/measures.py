@@ -74,11 +74,10 @@ def measure_sets(sets: Sets, instruments: Instruments, map_items: MapItems) -> M
         map_items(f"measure {kind} cases", partial(_measure, labelled, instruments), labelled.case_ids)
         for kind, labelled in (("real", sets.real), ("synthetic", sets.synthetic))
     )
-    train = sets.train
-    known = (
-        map_items("describe training cases", partial(_describe, train, instruments), train.case_ids) if train else []
-    )
-    return Measured(real, synthetic, known)
+    if sets.train is None:
+        return Measured(real, synthetic, [])
+    describe = partial(_describe, sets.train, instruments)
+    return Measured(real, synthetic, map_items("describe training cases", describe, sets.train.case_ids))
 
 
 def _measure(labelled: LabelledSet, instruments: Instruments, case_id: str) -> CaseMeasures:

@@ -11,7 +11,8 @@ NUM_PICTURED = 4
 _ABOUT = (
     "Each case in its axial, coronal and sagittal slice with most foreground, without and with its mask. Letters at "
     "the edges: A anterior, P posterior, S superior, L left. All panels of a picture share one scale; each image is "
-    "shown between its own percentiles 0.5 and 99.5. The cases are spread evenly over each set: nobody has picked the best."
+    "shown between its own percentiles 0.5 and 99.5. The cases are spread evenly over each set: nobody has picked the "
+    "best."
 )
 _BESIDE = Picture(
     file="montage.png",

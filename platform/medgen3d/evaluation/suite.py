@@ -71,8 +71,8 @@ def missing(sets: Sets, instruments: Instruments) -> dict[str, str]:
         reasons["novelty"] = "It needs the cases that the pipeline was trained on: give them with --train."
     elif sets.train.prepared and sets.train.prepared.digest != sets.info.dataset_digest:
         reasons["novelty"] = (
-            f"The pipeline was trained on the prepared set with digest {sets.info.dataset_digest[:12]}, but the "
-            f"training cases are of the set with digest {sets.train.prepared.digest[:12]}: give the former with --train."
+            f"The pipeline was trained on the prepared set with digest {sets.info.dataset_digest[:12]}, the training "
+            f"cases are of the set with digest {sets.train.prepared.digest[:12]}: give the other set with --train."
         )
     if instruments.usefulness is None:
         reasons["usefulness"] = "It needs a study: give the folder of `medgen3d usefulness` with --usefulness."
