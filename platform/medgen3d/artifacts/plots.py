@@ -73,8 +73,9 @@ def usefulness_plot(
             axes.plot([number] * len(dice), dice, "o", markersize=5, alpha=0.7, markeredgewidth=0, color=colour)
     for number, dice in synthetic.items():
         axes.plot([number] * len(dice), dice, "D", markersize=6, markerfacecolor="none", color=SYNTHETIC_COLOUR)
-        place = {"xytext": (-9, 0), "textcoords": "offset points", "ha": "right", "va": "center"}
-        axes.annotate("synthetic alone", (number, float(np.mean(dice))), color=_TEXT, fontsize=9, **place)
+        point, beside = (number, float(np.mean(dice))), (-9, 0)
+        text = axes.annotate("synthetic alone", point, beside, textcoords="offset points", ha="right", va="center")
+        text.set(color=_TEXT, fontsize=9)
     numbers = sorted({*real, *both, *synthetic})
     axes.set_xscale("log")
     axes.set_xticks(numbers, [str(number) for number in numbers])
@@ -108,7 +109,7 @@ def histogram_grid(
             axes.stairs(shares, edges, color=colour, fill=fill, linewidth=1.8)
         axes.set_yticks([])
         axes.set_ylim(bottom=0)
-        axes.locator_params(axis="x", nbins=5)
+        axes.locator_params(axis="x", nbins=5, min_n_ticks=1, integer=_are_whole(np.concatenate(groups)))
         if row == 0:
             axes.set_title(columns[column], fontsize=10)
         if column == 0:
@@ -127,6 +128,8 @@ def spectrum_plot(real: NDArray[np.floating], synthetic: NDArray[np.floating], n
     figure, panels = _panels(3.2, 1, len(names))
     places = (np.arange(real.shape[2]) + 0.5) / real.shape[2] / 2
     for axis, axes in enumerate(panels[0]):
+        if axis > 0:
+            axes.sharey(panels[0, 0])
         for spectra, colour in ((real[:, axis], REAL_COLOUR), (synthetic[:, axis], SYNTHETIC_COLOUR)):
             known = spectra[np.isfinite(spectra).all(axis=1)]
             if len(known):
@@ -134,7 +137,6 @@ def spectrum_plot(real: NDArray[np.floating], synthetic: NDArray[np.floating], n
                 axes.plot(places, known.mean(axis=0), color=colour, linewidth=1.8)
         axes.set_title(names[axis], fontsize=10)
         axes.set_xlim(0, 0.5)
-        axes.sharey(panels[0, 0])
         axes.tick_params(labelleft=axis == 0)
     panels[0, len(names) // 2].set_xlabel("cycles per slice")
     panels[0, 0].set_ylabel("log10 share of power")
@@ -143,9 +145,13 @@ def spectrum_plot(real: NDArray[np.floating], synthetic: NDArray[np.floating], n
 
 def _bin_edges(numbers: NDArray[np.floating]) -> NDArray[np.floating]:
     """Edges for all numbers: one bin per number where they are whole and few, else 16 bins."""
-    if len(numbers) and (numbers == np.rint(numbers)).all() and np.ptp(numbers) < 16:
+    if len(numbers) and _are_whole(numbers) and np.ptp(numbers) < 16:
         return np.arange(numbers.min() - 0.5, numbers.max() + 1)
     return np.histogram_bin_edges(numbers, bins=16)
+
+
+def _are_whole(numbers: NDArray[np.floating]) -> bool:
+    return bool((numbers == np.rint(numbers)).all())
 
 
 def _short(name: str) -> str:

@@ -4,8 +4,9 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 from scipy.stats import wasserstein_distance
+
+from medgen3d.evaluation.mask_measures import label_components
 
 NUM_BINS = 256
 NUM_SPLITS = 20
@@ -48,16 +49,6 @@ def summarise(image: NDArray[np.floating], mask: NDArray[np.integer], num_labels
     """
     num_voxels = np.bincount(mask.ravel(), minlength=num_labels).astype(np.int64)
     return CaseSummary(num_voxels, label_components(mask, num_labels), intensity_histogram(image))
-
-
-def label_components(mask: NDArray[np.integer], num_labels: int) -> NDArray[np.int64]:
-    """6-connected components (voxels that share a face) per label of a mask [D, H, W]: int64 [num_labels]."""
-    counts = np.zeros(num_labels, dtype=np.int64)
-    boxes = ndimage.find_objects(mask.astype(np.int32) + 1, max_label=num_labels)
-    for label, box in enumerate(boxes):
-        if box is not None:
-            _, counts[label] = ndimage.label(mask[box] == label)
-    return counts
 
 
 def to_millilitres(num_voxels: NDArray[np.integer], spacing_mm: tuple[float, float, float]) -> NDArray[np.float64]:

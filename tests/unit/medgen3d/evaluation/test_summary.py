@@ -8,7 +8,6 @@ from medgen3d.evaluation.summary import (
     histogram_distance,
     intensity_distance,
     intensity_histogram,
-    label_components,
     normalised,
     summarise,
     to_millilitres,
@@ -20,24 +19,6 @@ def spike(at):
     shares = np.zeros((1, NUM_BINS))
     shares[0, at] = 1.0
     return shares
-
-
-def test_touching_faces_join_a_component_and_touching_edges_do_not():
-    mask = np.zeros((4, 5, 5), dtype=np.uint8)
-    mask[0, 0, 0] = mask[0, 0, 1] = mask[1, 0, 1] = 1  # one component across two slices
-    mask[2, 1, 1] = 1  # touches nothing by a face: mask[1, 0, 1] only by an edge
-    mask[3, 4, 4] = 2
-
-    components = label_components(mask, num_labels=4)
-
-    assert components[1] == 2
-    assert components[2] == 1
-    assert components[3] == 0
-
-
-def test_the_same_label_beside_another_label_is_not_joined_through_it():
-    mask = np.array([[[1, 2, 1, 0, 2]]], dtype=np.uint16)
-    np.testing.assert_array_equal(label_components(mask, 3), [1, 2, 2])
 
 
 def test_eight_voxels_of_half_a_millimetre_cubed_are_a_thousandth_of_a_millilitre():
