@@ -195,7 +195,7 @@ def _without_ratio(found: list[_Found]) -> list[Table]:
         for each in found
         if each.figure.floor == 0 and each.figure.value
     ]
-    note = "Their floor is 0, so they have no ratio and are not among the worst; any distance is one too many."
+    note = "Their floor is 0, so they have no ratio and are not among the worst."
     table = Table(
         title="Synthetic cases differ where real ones do not",
         columns=["Label", "Measure", "Distance"],
