@@ -93,6 +93,40 @@ def test_an_interrupted_set_is_completed_with_the_same_bytes(five, tiny_pipeline
     assert len(SyntheticSet(out).rows) == 5
 
 
+def test_images_for_the_masks_of_a_set_are_those_that_were_drawn_with_them(five, tiny_pipeline, tmp_path):
+    # Stages 2 and 3 draw from streams of their own, so it makes no difference where the mask comes from.
+    seen = []
+    synthesize(
+        tiny_pipeline, "knee", 3, 4, 11, tmp_path / "set", ONE, lambda done, _: seen.append(dict(done)), masks=five[0]
+    )
+
+    expected = {name: digest for name, digest in hashes(five[0]).items() if name[-12:-7] < "00004"}
+    assert hashes(tmp_path / "set") == expected
+    assert len(expected) == 8
+    assert seen[-1] == dict.fromkeys(("image_sequence_generator", "refiner", WRITTEN), 4)
+
+
+def test_sampling_options_and_a_missing_refiner_change_the_images_and_never_the_masks(five, tiny_pipeline, tmp_path):
+    unrefined = ONE.model_copy(update={"refine": False})
+    synthesize(tiny_pipeline, "knee", 3, 2, 11, tmp_path / "late", ONE, options={"refiner": {"start": 0.9}})
+    synthesize(tiny_pipeline, "knee", 3, 2, 11, tmp_path / "never", unrefined)
+
+    for number in range(2):
+        roots = (five[0], tmp_path / "late", tmp_path / "never")
+        assert len({sha256_of(root / "labels" / f"syn_{number:05d}.nii.gz") for root in roots}) == 1
+        assert len({sha256_of(root / "images" / f"syn_{number:05d}.nii.gz") for root in roots}) == 3
+    assert SyntheticSet(tmp_path / "late").info.sampling == {"refiner": {"start": 0.9}}
+    assert not SyntheticSet(tmp_path / "never").info.refined
+
+
+def test_a_prepared_set_whose_masks_cannot_be_read_ends_the_run_with_one_sentence(five, tiny_pipeline, tmp_path):
+    ingest(five[0], tmp_path / "prepared", IngestConfig(spacing_mm=(3.0, 0.5, 0.75)), seed=0)
+    (tmp_path / "prepared" / "cases" / "part-00000.parquet").write_bytes(b"half")
+    with pytest.raises(DataError, match=r"part-00000\.parquet: found .* Run ingest again") as caught:
+        synthesize(tiny_pipeline, "knee", 3, 2, 11, tmp_path / "set", ONE, masks=tmp_path / "prepared", split="train")
+    assert "Traceback" not in str(caught.value)
+
+
 def test_a_bundle_with_damaged_weights_ends_the_run_with_one_sentence(tiny_pipeline, tmp_path):
     shutil.copytree(tiny_pipeline["refiner"], tmp_path / "refiner")
     (tmp_path / "refiner" / "weights.safetensors").write_bytes(b"not weights")
