@@ -14,6 +14,13 @@ from typer.core import TyperGroup
 from medgen3d import __version__, console
 from medgen3d.core.errors import ConfigError, Medgen3dError
 
+_INTERRUPTED = {
+    "train": "checkpoints are kept: the same command with --resume goes on from the last one",
+    "evaluate": "no new report was written: the same command starts again, with the segmenter as far as it is trained",
+    **dict.fromkeys(("ingest", "synthesize", "usefulness", "demo"), "the same command goes on with what is finished"),
+}
+"""What Ctrl-C leaves, by command."""
+
 
 class _Verbs(TyperGroup):
     """Turns what a user can mend into one sentence and exit code 2, and Ctrl-C into 130. Bugs keep their traceback."""
@@ -25,7 +32,7 @@ class _Verbs(TyperGroup):
             console.notice(f"Error: {error}")
             raise typer.Exit(2) from error
         except KeyboardInterrupt as interrupt:
-            console.notice("Interrupted; what is finished is kept.")
+            console.notice(f"Interrupted; {_INTERRUPTED.get(str(ctx.invoked_subcommand), 'what is finished is kept')}.")
             raise typer.Exit(130) from interrupt
 
 
@@ -170,7 +177,10 @@ def _show_prepared(info: Any) -> None:
 @app.command(epilog="Example: medgen3d train all --data prepared --set training.refiner.steps=2000")
 def train(
     stage: Annotated[
-        str, typer.Argument(metavar="STAGE", help="mask_generator, image_sequence_generator, refiner, segmenter, or all: the first three.")
+        str,
+        typer.Argument(
+            metavar="STAGE", help="mask_generator, image_sequence_generator, refiner, all (these three), or segmenter."
+        ),
     ],
     data: Annotated[Path, typer.Option(help="A prepared set.")],
     name: Annotated[str | None, typer.Option(help="Name of the run; by default from data set and settings.")] = None,
@@ -182,7 +192,7 @@ def train(
     dry_run: DryRun = False,
     verbose: Verbose = False,
 ) -> None:
-    """Train a stage, or all three of the chain, and register what they have learnt. Ctrl-C leaves a checkpoint to resume from."""
+    """Train a stage, or the three of the chain, and register what it has learnt. Ctrl-C leaves a checkpoint."""
     experiment = _config(config, preset, override)
     stages = _stages(stage)
     console.begin_logging(verbose=verbose)
@@ -240,18 +250,30 @@ def pipeline_create(
         "refiner": refiner,
     }
     created = create_pipeline(tracking, name, choices)
-    console.say(f"{created.version}, the candidate; make it the champion with: medgen3d pipeline promote {name}")
+    console.say(f"{created.version}, the candidate")
+    console.say(f"Next: medgen3d synthesize --pipeline {name}@{created.version.number} --count 40 --out pairs")
 
 
-@pipeline_app.command("promote", epilog="Example: medgen3d pipeline promote hippocampus@3")
+@pipeline_app.command("promote", epilog="Example: medgen3d pipeline promote hippocampus@3 --report report")
 def pipeline_promote(
-    reference: PipelineReference, config: ConfigFile = None, preset: Presets = None, override: Overrides = None
+    reference: PipelineReference,
+    report: Annotated[
+        Path | None, typer.Option(help="Folder of the report of `medgen3d evaluate` about this version.")
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Promote it whatever the report says; the registry records that.")
+    ] = False,
+    config: ConfigFile = None,
+    preset: Presets = None,
+    override: Overrides = None,
 ) -> None:
-    """Make a version of a pipeline its champion; without a version, the candidate."""
+    """Make a version of a pipeline (by default the candidate) its champion, if its report says that it is good."""
     tracking = _tracking(config, preset, override)
-    from medgen3d.registry.pipeline import promote
+    from medgen3d.artifacts.report import read_report
+    from medgen3d.registry.promotion import promote, standing
 
-    console.say(f"{promote(tracking, reference)}, now the champion")
+    promoted = promote(tracking, reference, read_report(report) if report else None, force=force)
+    console.say(f"{promoted}, now the champion (report: {standing(promoted)})")
 
 
 @pipeline_app.command("list", epilog="Example: medgen3d pipeline list")
@@ -259,13 +281,14 @@ def pipeline_list(config: ConfigFile = None, preset: Presets = None, override: O
     """List every pipeline and its versions."""
     tracking = _tracking(config, preset, override)
     from medgen3d.registry.pipeline import list_pipelines
+    from medgen3d.registry.promotion import standing
 
     rows = [
-        (name, version.number, ", ".join(version.aliases), f"{version.created:%Y-%m-%d %H:%M UTC}")
+        (name, version.number, ", ".join(version.aliases), f"{version.created:%Y-%m-%d %H:%M UTC}", standing(version))
         for name, versions in list_pipelines(tracking).items()
         for version in versions
     ]
-    console.show_table(f"Pipelines in {tracking.uri}", ("pipeline", "version", "aliases", "made"), rows)
+    console.show_table(f"Pipelines in {tracking.uri}", ("pipeline", "version", "aliases", "made", "report"), rows)
 
 
 @pipeline_app.command("show", epilog="Example: medgen3d pipeline show hippocampus@champion")
@@ -275,11 +298,13 @@ def pipeline_show(
     """Show what a version of a pipeline pins."""
     tracking = _tracking(config, preset, override)
     from medgen3d.registry.pipeline import describe
+    from medgen3d.registry.promotion import standing
 
     found = describe(tracking, reference)
     rows = [(stage, bundle.model, bundle.version, bundle.weights_sha256) for stage, bundle in found.info.stages.items()]
     console.show_table(str(found.version), ("stage", "bundle", "version", "SHA-256 of the weights"), rows)
     console.say(found.info.model_dump_json(indent=2, exclude={"stages"}))
+    console.say(f"Report: {standing(found.version) or 'none'}")
 
 
 def _tracking(config: Path | None, preset: list[str] | None, override: list[str] | None) -> Any:
@@ -411,18 +436,78 @@ def _show_usefulness(results: Any) -> None:
     console.show_table("Usefulness", ("figure", "value", "95 % over seeds"), rows)
 
 
-@app.command(epilog="Example: medgen3d report --real prepared --synthetic pairs --out report")
-def report(
-    real: Annotated[Path, typer.Option(help="The prepared set that was trained on, or a Decathlon folder.")],
+@app.command(epilog="Example: medgen3d evaluate --real prepared --synthetic pairs --out report")
+def evaluate(
+    real: Annotated[Path, typer.Option(help="A prepared set, of which the test split counts, or a Decathlon folder.")],
     synthetic: Annotated[Path, typer.Option(help="A synthetic set.")],
     out: Annotated[Path, typer.Option(help="Folder for the report.")],
+    train: Annotated[
+        Path | None, typer.Option(help="What the pipeline was trained on; by default the training split of --real.")
+    ] = None,
+    pipeline: Annotated[
+        str | None, typer.Option(help="NAME@3 of the pipeline that drew the set: ask its stages which cases they know.")
+    ] = None,
+    segmenter: Annotated[
+        str, typer.Option(help="The judge, trained on real pairs: auto (registered or trained now), NAME@3, or none.")
+    ] = "auto",
+    usefulness: Annotated[
+        Path | None, typer.Option(help="Folder of a study of `medgen3d usefulness` with this pipeline.")
+    ] = None,
+    extractor: Annotated[
+        str | None, typer.Option(help="Pretrained network for FID and KID, such as radimagenet-resnet50.")
+    ] = None,
+    weights: Annotated[Path | None, typer.Option(help="File with the weights of --extractor.")] = None,
+    gate: Annotated[
+        Path | None, typer.Option(help="YAML file of gates instead of the default goals; exit code 1 if one is missed.")
+    ] = None,
+    config: ConfigFile = None,
+    preset: Presets = None,
+    override: Overrides = None,
+    address: Address = None,
+    dry_run: DryRun = False,
+    verbose: Verbose = False,
 ) -> None:
-    """Compare synthetic pairs with real ones: one self-contained page with pictures and figures."""
-    from medgen3d.evaluation.comparison import compare
+    """Measure how good synthetic pairs are, next to real ones: one page with verdicts, figures and pictures."""
+    experiment = _config(config, preset, override)
+    console.begin_logging(verbose=verbose)
+    from medgen3d.recipes.evaluate import plan_evaluation, run_evaluation, sections_of
 
-    with console.progress() as show:
-        compare(real, synthetic, out, lambda done, total: show("read cases", done, total))
+    planned = plan_evaluation(
+        real,
+        synthetic,
+        out,
+        experiment,
+        train=train,
+        pipeline=pipeline,
+        segmenter=segmenter,
+        usefulness=usefulness,
+        extractor=extractor,
+        weights=weights,
+        gate=gate,
+    )
+    if dry_run:
+        console.show_table("Would evaluate (--dry-run)", ("section", "of what"), list(sections_of(planned).items()))
+        return
+    from medgen3d.recipes.cluster import connect, settle_gpus
+
+    with connect(address, verbose=verbose), console.progress() as show:
+        report = run_evaluation(planned, settle_gpus(experiment), show)
+    _show_verdicts(report)
     console.say(f"Report: {out / 'report.html'}")
+    if gate and not report.passed:
+        missed = [verdict.figure for verdict in report.verdicts if not verdict.passed]
+        console.notice(f"{len(missed)} of {len(report.verdicts)} gates are not passed: {', '.join(missed)}")
+        raise typer.Exit(1)
+
+
+def _show_verdicts(report: Any) -> None:
+    from medgen3d.artifacts.page import number, outcome
+
+    rows = [
+        (each.figure, each.goal, number(each.value), number(each.floor), number(each.ratio), outcome(each))
+        for each in report.verdicts
+    ]
+    console.show_table("Verdicts", ("figure", "goal", "value", "floor", "x floor", "verdict"), rows)
 
 
 @app.command(epilog="Example: medgen3d demo --out medgen3d-demo")

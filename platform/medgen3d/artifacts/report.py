@@ -40,7 +40,7 @@ class EvaluatedPipeline(_Part):
     weights_sha256: dict[str, str]
     config_hash: str
     dataset_digest: str
-    as_pinned: bool
+    as_pinned: bool = True
 
     @classmethod
     def of(cls, info: SyntheticSetInfo) -> "EvaluatedPipeline":

@@ -143,13 +143,13 @@ def _train(demo: Demo, show: Show) -> str:
 
 
 def _pipeline(demo: Demo, _show: Show) -> str:
-    from medgen3d.registry.pipeline import create_pipeline, list_pipelines, promote
+    from medgen3d.registry.pipeline import create_pipeline, list_pipelines
     from medgen3d.registry.tracking import Tracking
 
     tracking = Tracking.of(demo.config.storage)
     if demo.name not in list_pipelines(tracking):
         create_pipeline(tracking, demo.name)
-    return f"{promote(tracking, demo.name)} is the champion"
+    return f"{list_pipelines(tracking)[demo.name][-1]} is the candidate"
 
 
 def _synthesize(demo: Demo, show: Show) -> str:
@@ -177,10 +177,11 @@ def _synthesize(demo: Demo, show: Show) -> str:
     return f"{NUM_PAIRS} image and mask pairs"
 
 
-def _report(demo: Demo, show: Show) -> str:
-    from medgen3d.evaluation.comparison import compare
+def _evaluate(demo: Demo, show: Show) -> str:
+    from medgen3d.recipes.evaluate import NO_SEGMENTER, plan_evaluation, run_evaluation
 
-    compare(demo.prepared, demo.pairs, demo.report, lambda done, total: show("cases read", done, total))
+    planned = plan_evaluation(demo.prepared, demo.pairs, demo.report, demo.config, segmenter=NO_SEGMENTER)
+    run_evaluation(planned, demo.config, show)
     return "one page"
 
 
@@ -190,7 +191,7 @@ STEPS: dict[str, Callable[[Demo, Show], str]] = {
     "train": _train,
     "pipeline": _pipeline,
     "synthesize": _synthesize,
-    "report": _report,
+    "evaluate": _evaluate,
 }
 
 

@@ -124,17 +124,21 @@ def create_pipeline(tracking: Tracking, name: str, choices: Mapping[str, str] | 
     return PipelineVersion(version=find_version(tracking, version.model, str(version.number)), info=info)
 
 
-def promote(tracking: Tracking, reference: str) -> Version:
-    """Make a version the champion: `NAME` (its candidate), `NAME@3` or `NAME@alias`.
+def find_pipeline(tracking: Tracking, reference: str, default: str) -> PipelineVersion:
+    """A version as it is registered, without fetching its bundles.
+
+    Args:
+        tracking: Where.
+        reference: `NAME` (then `default` is meant), `NAME@3` or `NAME@alias`.
+        default: A number, an alias or `latest`.
 
     Raises:
         RegistryError: There is no such version; the sentence lists what exists.
     """
     tracking.require_answer()
     name, which = split_reference(reference)
-    version = find_version(tracking, name + _SUFFIX, which or CANDIDATE)
-    set_alias(tracking, version, CHAMPION)
-    return find_version(tracking, version.model, str(version.number))
+    version = find_version(tracking, name + _SUFFIX, which or default)
+    return PipelineVersion(version=version, info=_read(tracking, version))
 
 
 def resolve_pipeline(tracking: Tracking, reference: str) -> Pipeline:
@@ -242,7 +246,7 @@ def _chosen_pipeline(tracking: Tracking, reference: str) -> tuple[Version, str]:
     candidate = find_version(tracking, model, CANDIDATE)
     return candidate, (
         f"pipeline {name} has no champion yet, so its candidate, version {candidate.number}, is used; "
-        f"`medgen3d pipeline promote {name}` makes it the champion"
+        f"`medgen3d pipeline promote {name} --report DIR` makes it the champion"
     )
 
 

@@ -151,6 +151,13 @@ def set_alias(tracking: Tracking, version: Version, alias: str) -> None:
         tracking.client().set_registered_model_alias(version.model, alias, str(version.number))
 
 
+def set_tags(tracking: Tracking, version: Version, tags: Mapping[str, str]) -> None:
+    """Add free facts to a version, or replace them."""
+    with explained(tracking.uri):
+        for key, value in tags.items():
+            tracking.client().set_model_version_tag(version.model, str(version.number), key, value)
+
+
 def fetch(tracking: Tracking, version: Version) -> Path:
     """The version's folder on this machine: in place when it lies on a shared disk, downloaded once otherwise.
 
