@@ -428,12 +428,12 @@ def _show_usefulness(results: Any) -> None:
     for table in section.tables:
         rows = [[f"{cell:.3f}" if isinstance(cell, float) else cell for cell in row] for row in table.rows]
         console.show_table(table.title, table.columns, rows)
-    known = [figure for figure in section.figures if figure.value is not None]
-    rows = [
+    known = [
         (figure.name, f"{figure.value:.3f}", "{:.3f} to {:.3f}".format(*figure.interval) if figure.interval else "-")
-        for figure in known
+        for figure in section.figures
+        if figure.value is not None
     ]
-    console.show_table("Usefulness", ("figure", "value", "95 % over seeds"), rows)
+    console.show_table("Usefulness", ("figure", "value", "95 % over seeds"), known)
 
 
 @app.command(epilog="Example: medgen3d evaluate --real prepared --synthetic pairs --out report")

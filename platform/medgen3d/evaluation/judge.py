@@ -15,14 +15,17 @@ if TYPE_CHECKING:  # torch is loaded when a segmenter is
 
 
 class Judge(Protocol):
-    """What evaluation asks a segmenter.
+    """What evaluation asks a segmenter."""
 
-    name: What the report calls it.
-    weights_sha256: Of its weights file.
-    """
+    @property
+    def name(self) -> str:
+        """What the report calls it."""
+        ...
 
-    name: str
-    weights_sha256: str
+    @property
+    def weights_sha256(self) -> str:
+        """Of its weights file."""
+        ...
 
     def segment(self, image: NDArray[np.floating]) -> NDArray[np.uint16]:
         """Image [D, h, w] in [-1, 1] -> mask [D, h, w] of contiguous ids."""
