@@ -413,9 +413,10 @@ def usefulness(
         console.say(f"{len(left)} trials of {experiment.training.segmenter.steps} steps")
         return
     from medgen3d.recipes.cluster import connect, settle_gpus
-    from medgen3d.recipes.usefulness.study import run_study
 
     with connect(address, verbose=verbose), console.progress() as show:
+        from medgen3d.recipes.usefulness.study import run_study
+
         results = run_study(replace(study, config=settle_gpus(experiment)), show)
     _show_usefulness(results)
     console.say(f"Usefulness: {out / 'usefulness.json'}")
