@@ -66,7 +66,7 @@ def find(run: TrainingRun, root: Path, *, resume: bool) -> TrainingRun:
     if not resume:
         raise DataError(f"{folder}: this run exists already; add --resume to go on with it, or choose another --name")
     before = read_versioned(folder / FILE, TrainingRun, "Start a run with another --name.")
-    for field, was, is_now in _differences(_identity(before), _identity(run)):
+    for field, was, is_now in differences(_identity(before), _identity(run)):
         raise DataError(
             f"{folder}: the run was started with {field} {was}, but now it is {is_now}; resume it as it was started, "
             "or choose another --name"
@@ -94,10 +94,10 @@ def _decisive(stage: str, settings: dict[str, Any]) -> dict[str, Any]:
     return settings | {stage: {option: value for option, value in settings[stage].items() if option not in sampling}}
 
 
-def _differences(before: Any, now: Any, field: str = "") -> Iterator[tuple[str, Any, Any]]:
+def differences(before: Any, now: Any, field: str = "") -> Iterator[tuple[str, Any, Any]]:
     """Each value that differs between two trees, under its dotted name; what one of them lacks counts as None."""
     if isinstance(before, dict) and isinstance(now, dict):
         for key in sorted(before.keys() | now.keys()):
-            yield from _differences(before.get(key), now.get(key), f"{field}.{key}" if field else key)
+            yield from differences(before.get(key), now.get(key), f"{field}.{key}" if field else key)
     elif before != now:
         yield field, before, now

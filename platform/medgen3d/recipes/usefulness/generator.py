@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 
 from medgen3d.artifacts.manifest import SyntheticSetInfo
+from medgen3d.artifacts.pipeline import Pipeline
 from medgen3d.artifacts.prepared_set import PreparedSet
 from medgen3d.artifacts.report import EvaluatedPipeline
 from medgen3d.artifacts.subset import write_subset
@@ -12,7 +13,7 @@ from medgen3d.config.experiment import CHAIN, ExperimentConfig
 from medgen3d.core.errors import DataError
 from medgen3d.recipes.train import plan_runs, train_stages
 from medgen3d.recipes.usefulness.plan import PlannedSize
-from medgen3d.registry.pipeline import Pipeline, create_pipeline, list_pipelines, resolve_pipeline
+from medgen3d.registry.pipeline import create_pipeline, list_pipelines, resolve_pipeline
 from medgen3d.registry.tracking import Tracking
 from medgen3d.synthesis.on_ray import synthesize
 

@@ -8,7 +8,7 @@ DIR/n010/pairs           what it drew
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 from medgen3d.artifacts.prepared_set import PreparedSet
 from medgen3d.artifacts.subset import nested_order
@@ -16,6 +16,7 @@ from medgen3d.artifacts.synthetic_set import SyntheticSet
 from medgen3d.artifacts.usefulness import FILE, Arm, Usefulness, read_usefulness
 from medgen3d.config.experiment import CHAIN, ExperimentConfig, StorageConfig
 from medgen3d.core.errors import ConfigError, DataError
+from medgen3d.training.run import differences
 
 _USUAL_SIZES = (5, 10, 20)
 _ALL = "all"
@@ -172,10 +173,8 @@ def results_so_far(study: Study) -> Usefulness:
     if not (study.out / FILE).exists():
         return study.nothing_yet
     found = read_usefulness(study.out)
-    for field in ("dataset_digest", "test_cases", "seed", "settings"):
-        before, now = getattr(found, field), getattr(study.nothing_yet, field)
-        if before != now:
-            raise DataError(f"{study.out} holds a study with {field} {before}, but now it is {now}. {_REMEDY}")
+    for field, before, now in differences(_identity(found), _identity(study.nothing_yet)):
+        raise DataError(f"{study.out} holds a study with {field} {before}, but now it is {now}. {_REMEDY}")
     for size in found.sizes:
         if size.num_pairs != study.num_pairs and size.num_cases in {each.num_cases for each in study.sizes}:
             raise DataError(
@@ -183,6 +182,10 @@ def results_so_far(study: Study) -> Usefulness:
                 f"{study.num_pairs} are asked for. {_REMEDY}"
             )
     return found
+
+
+def _identity(results: Usefulness) -> dict[str, Any]:
+    return {"dataset_digest": results.dataset_digest, "seed": results.seed} | results.settings
 
 
 _REMEDY = "Repeat it as it was begun, or choose another --out."
