@@ -1,8 +1,8 @@
 """What each part of the pipeline, and each sampling option, is worth: the ablation of docs/quality.md.
 
 Every row is two commands, which are printed: `medgen3d synthesize` into OUT/<row>/pairs and `medgen3d evaluate` into
-OUT/<row>/report. What is there is kept, so a stopped run goes on. The rows that change only the images draw them for the
-masks of the first row.
+OUT/<row>/report. What is there is kept, so a stopped run goes on. The rows that change only the images draw them for
+the masks of the first row.
 
     python benchmarks/quality.py --pipeline hippocampus --real prepared --out ablation --count 20
 """
