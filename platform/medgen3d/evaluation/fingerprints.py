@@ -1,0 +1,143 @@
+"""How alike two cases are, whatever their size, flips and small shifts; and which training case is the nearest."""
+
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medgen3d.evaluation.extractors import ViewFeatures
+
+GRID = 24
+MAX_SHIFT = 1  # places of the grid
+_INNER = GRID - 2 * MAX_SHIFT
+
+
+class CaseFingerprint(NamedTuple):
+    """A case on a grid that all cases share, its whole extent along each axis scaled to GRID places.
+
+    image: float32 [GRID, GRID, GRID].
+    mask: uint16 [GRID, GRID, GRID], contiguous ids.
+    embedding: float32 [C], mean features of the image; None without a judge.
+    """
+
+    image: NDArray[np.float32]
+    mask: NDArray[np.uint16]
+    embedding: NDArray[np.float32] | None
+
+
+class Nearest(NamedTuple):
+    """How close training cases come to one case; each measure has a nearest training case of its own.
+
+    image_correlation, mask_dice: The largest over all training cases, flips and shifts; Dice is the mean over labels.
+    image_case, mask_case: Their place among the training cases.
+    embedding_distance: The smallest Euclidean distance; None without a judge.
+    """
+
+    image_correlation: float
+    image_case: int
+    mask_dice: float
+    mask_case: int
+    embedding_distance: float | None
+
+
+def describe_case(
+    image: NDArray[np.float32], mask: NDArray[np.integer], features: ViewFeatures | None
+) -> CaseFingerprint:
+    """The fingerprint of one case.
+
+    Args:
+        image: [D, h, w] in any unit.
+        mask: [D, h, w], contiguous ids.
+        features: Of the judge's extractor.
+    """
+    # Each view's vectors are means over the rest of the feature map: their mean is the whole map's, in every view.
+    embedding = None if features is None else features["axial"].mean(axis=0)
+    return CaseFingerprint(_averaged(image), _most_frequent(mask), embedding)
+
+
+def nearest(case: CaseFingerprint, train: Sequence[CaseFingerprint]) -> Nearest:
+    """Look for a case among the training cases, under the 8 combinations of flips and shifts of up to MAX_SHIFT.
+
+    What is compared is the inner part of each training case, with every window of that size of the flipped case.
+
+    Args:
+        case: Synthetic, or held out.
+        train: At least one case.
+    """
+    correlations = _correlations(case.image, [each.image for each in train])
+    dice = _dice(case.mask, [each.mask for each in train])
+    return Nearest(
+        image_correlation=float(correlations.max()),
+        image_case=int(correlations.argmax()),
+        mask_dice=float(dice.max()),
+        mask_case=int(dice.argmax()),
+        embedding_distance=_embedding_distance(case, train),
+    )
+
+
+def _averaged(volume: NDArray[Any]) -> NDArray[np.float32]:
+    """A volume [D, h, w] on the grid; a place holds the mean of the voxels that it touches."""
+    import torch
+    from torch.nn.functional import adaptive_avg_pool3d
+
+    averaged: NDArray[np.float32] = adaptive_avg_pool3d(torch.from_numpy(volume.astype(np.float32))[None], GRID)[
+        0
+    ].numpy()
+    return averaged
+
+
+def _most_frequent(mask: NDArray[np.integer]) -> NDArray[np.uint16]:
+    """A mask on the grid; a place holds the label with most of the voxels that it touches, as under any flip."""
+    largest, found = np.zeros((2, GRID, GRID, GRID), dtype=np.float32)
+    for label in np.unique(mask):
+        share = _averaged(mask == label)
+        found[share > largest] = label
+        largest = np.maximum(largest, share)
+    return found.astype(np.uint16)
+
+
+def _embedding_distance(case: CaseFingerprint, train: Sequence[CaseFingerprint]) -> float | None:
+    found = [each.embedding for each in train if each.embedding is not None]
+    if case.embedding is None or len(found) < len(train):
+        return None
+    return float(np.linalg.norm(np.stack(found) - case.embedding, axis=1).min())
+
+
+def _correlations(image: NDArray[np.float32], train: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+    """The largest correlation over all transforms, per training case."""
+    ours = _standardised(np.stack(list(_transforms(image))))
+    theirs = _standardised(np.stack([_inner(each) for each in train]))
+    return (ours @ theirs.T).max(axis=0)
+
+
+def _dice(mask: NDArray[np.uint16], train: Sequence[NDArray[np.uint16]]) -> NDArray[np.floating]:
+    """The largest mean Dice over all transforms, per training case; over the labels that either mask has."""
+    ours, theirs = np.stack(list(_transforms(mask))), np.stack([_inner(each) for each in train])
+    total, num_labels = np.zeros((2, len(ours), len(theirs)))
+    for label in np.setdiff1d(np.union1d(ours, theirs), [0]):
+        first, second = ((each == label).astype(np.float32) for each in (ours, theirs))
+        sizes = first.sum(axis=1)[:, None] + second.sum(axis=1)
+        total += 2 * (first @ second.T) / np.maximum(sizes, 1)
+        num_labels += sizes > 0
+    return np.where(num_labels > 0, total / np.maximum(num_labels, 1), 1.0).max(axis=0)
+
+
+def _transforms(volume: NDArray[Any]) -> Iterator[NDArray[Any]]:
+    """Every window of the inner size of every flip, as a vector."""
+    starts = range(2 * MAX_SHIFT + 1)
+    for flipped in itertools.product((False, True), repeat=3):
+        turned = np.flip(volume, tuple(axis for axis in range(3) if flipped[axis]))
+        for at in itertools.product(starts, repeat=3):
+            yield turned[tuple(slice(start, start + _INNER) for start in at)].ravel()
+
+
+def _inner(volume: NDArray[Any]) -> NDArray[Any]:
+    return volume[(slice(MAX_SHIFT, MAX_SHIFT + _INNER),) * 3].ravel()
+
+
+def _standardised(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Rows of mean 0 and length 1; a constant row becomes 0."""
+    centred = vectors - vectors.mean(axis=1, keepdims=True)
+    return centred / np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-6)
