@@ -1,6 +1,6 @@
 """The synthetic pairs of one size: cut the cases, train the three stages on them, draw. What is there is kept."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from medgen3d.artifacts.manifest import SyntheticSetInfo
 from medgen3d.artifacts.pipeline import Pipeline
@@ -12,13 +12,12 @@ from medgen3d.artifacts.usefulness import Size
 from medgen3d.config.experiment import CHAIN, ExperimentConfig
 from medgen3d.core.errors import DataError
 from medgen3d.recipes.train import plan_runs, train_stages
+from medgen3d.recipes.usefulness.on_ray import Show
 from medgen3d.recipes.usefulness.plan import PlannedSize
 from medgen3d.registry.pipeline import create_pipeline, list_pipelines, resolve_pipeline
 from medgen3d.registry.tracking import Tracking
 from medgen3d.synthesis.on_ray import synthesize
 
-Show = Callable[..., None]
-"""(what, done, total, note=""): how far something is."""
 _RUN = "generator"
 
 

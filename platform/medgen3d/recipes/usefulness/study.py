@@ -1,24 +1,17 @@
 """A study from beginning to end: generators and pairs one after the other, then all trials as Ray tasks."""
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
-
-import ray
-import torch
 
 from medgen3d.artifacts.prepared_set import PreparedSet
-from medgen3d.artifacts.usefulness import FILE, Trial, Usefulness, write_usefulness
-from medgen3d.config.experiment import UsefulnessConfig
-from medgen3d.core.errors import DataError, Medgen3dError, RegistryError
+from medgen3d.artifacts.usefulness import FILE, Usefulness, write_usefulness
+from medgen3d.core.errors import DataError, RegistryError
 from medgen3d.evaluation.usefulness import usefulness
-from medgen3d.recipes.usefulness.generator import Show, make_pairs
+from medgen3d.recipes.usefulness.generator import make_pairs
+from medgen3d.recipes.usefulness.on_ray import Show, run_trials
 from medgen3d.recipes.usefulness.plan import PlannedTrial, Study, results_so_far
-from medgen3d.recipes.usefulness.trial import TrialSpec, run_trial
+from medgen3d.recipes.usefulness.trial import TrialSpec
 from medgen3d.registry.tracking import RunLog, Tracking, start_run
-
-_POLL_S = 1.0
 
 
 def run_study(study: Study, show: Show) -> Usefulness:
@@ -42,7 +35,7 @@ def run_study(study: Study, show: Show) -> Usefulness:
     results = _in_mlflow(study, results, tracking)
     with _logged(RunLog(tracking.uri, str(results.mlflow_run))) as run_log:
         results = _with_pairs(study, results, show)
-        for trial in _run_trials(study, study.unfinished(results), show):
+        for trial in run_trials([_spec(study, trial) for trial in study.unfinished(results)], show):
             results = results.with_trials([trial])
             write_usefulness(study.out, results)
             arm = trial.arm.replace("+", "_and_")  # MLflow allows no plus in a name
@@ -99,31 +92,6 @@ def _with_pairs(study: Study, results: Usefulness, show: Show) -> Usefulness:
     return results
 
 
-def _run_trials(study: Study, trials: list[PlannedTrial], show: Show) -> Iterator[Trial]:
-    """Trials as they are finished, with a bounded number of them under way."""
-    options, num_steps = study.config.usefulness, study.config.training.segmenter.steps * len(trials)
-    num_gpus = options.gpus_per_trial if options.use_gpu else 0
-    task = ray.remote(num_cpus=options.threads, num_gpus=num_gpus)(_trial)
-    tally = ray.remote(num_cpus=0)(_Tally).remote()
-    waiting = [_spec(study, trial) for trial in reversed(trials)]
-    at_work: list[Any] = []
-    try:
-        while waiting or at_work:
-            while waiting and len(at_work) < _num_slots(options):
-                at_work.append(task.remote(waiting.pop(), tally))
-            done, at_work = ray.wait(at_work, timeout=_POLL_S)
-            show("trial steps", ray.get(tally.read.remote()), num_steps)
-            for each in done:
-                trial, error = ray.get(each)
-                if error is not None:
-                    raise error
-                yield trial
-                show("trials", len(trials) - len(waiting) - len(at_work), len(trials))
-    finally:
-        for unfinished in at_work:
-            ray.cancel(unfinished, force=True)
-
-
 def _spec(study: Study, planned: PlannedTrial) -> TrialSpec:
     return TrialSpec(
         arm=planned.arm,
@@ -134,35 +102,3 @@ def _spec(study: Study, planned: PlannedTrial) -> TrialSpec:
         seed=planned.seed,
         config=study.config,
     )
-
-
-def _trial(spec: TrialSpec, tally: Any) -> tuple[Trial | None, Medgen3dError | None]:
-    """The task: a trial, or the error of ours that ended it, which Ray would wrap into errors of its own."""
-    options = spec.config.usefulness
-    torch.set_num_threads(options.threads)  # Ray would derive it from the logical CPUs
-    try:
-        return run_trial(spec, torch.device("cuda" if options.use_gpu else "cpu"), tally.add.remote), None
-    except Medgen3dError as error:
-        return None, error
-
-
-class _Tally:
-    """Counts the steps of all trials, for the progress display."""
-
-    def __init__(self) -> None:
-        self.steps = 0
-
-    def add(self) -> None:
-        self.steps += 1
-
-    def read(self) -> int:
-        return self.steps
-
-
-def _num_slots(options: UsefulnessConfig) -> int:
-    """Trials at a time. A local Ray has more logical CPUs than its machine has real ones."""
-    have = ray.cluster_resources()
-    if options.use_gpu:
-        return max(1, int(have.get("GPU", 0) / options.gpus_per_trial))
-    num_cpus = (os.cpu_count() or 1) if len(ray.nodes()) == 1 else int(have.get("CPU", 1))
-    return max(1, num_cpus // options.threads)
