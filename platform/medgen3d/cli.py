@@ -307,6 +307,54 @@ def pipeline_show(
     console.say(f"Report: {standing(found.version) or 'none'}")
 
 
+@pipeline_app.command("export", epilog="Example: medgen3d pipeline export hippocampus@3 --out hippocampus --half")
+def pipeline_export(
+    reference: PipelineReference,
+    out: Annotated[Path, typer.Option(help="Folder for the pipeline; an older one in it is replaced.")],
+    half: Annotated[bool, typer.Option("--half", help="Weights as float16: half the size, 11 bits of each.")] = False,
+    config: ConfigFile = None,
+    preset: Presets = None,
+    override: Overrides = None,
+) -> None:
+    """Write a version of a pipeline, bundles included, as a folder that needs no registry."""
+    tracking = _tracking(config, preset, override)
+    from medgen3d.artifacts.pipeline import write_portable
+    from medgen3d.registry.pipeline import resolve_pipeline
+
+    found = resolve_pipeline(tracking, reference)
+    if found.notice:
+        console.notice(f"Notice: {found.notice}")
+    written = write_portable(out, found, half=half)
+    size = sum(path.stat().st_size for path in map(out.joinpath, written.files)) / 1e6
+    console.say(f"{found.name} version {written.version}, {size:.1f} MB: {out}")
+
+
+@app.command(epilog="Example: medgen3d pipelines hippocampus")
+def pipelines(
+    name: Annotated[str | None, typer.Argument(help="Show this pipeline's model card.")] = None,
+) -> None:
+    """List the trained pipelines that are built in: synthesize --pipeline builtin/NAME works at once."""
+    from medgen3d.registry.builtin import PREFIX, describe_builtin, list_builtin
+
+    if name is not None:
+        console.say(describe_builtin(name.removeprefix(PREFIX)).card.rstrip())
+        return
+    rows = [
+        (
+            PREFIX + each.name,
+            ", ".join(label for label_id, label in each.info.labels.items() if label_id),
+            " x ".join(f"{length:g}" for length in each.info.spacing_mm),
+            each.info.modality,
+            f"{each.num_bytes / 1e6:.1f}",
+            each.facts.licence,
+            each.facts.summary,
+        )
+        for each in list_builtin()
+    ]
+    heads = ("pipeline", "labels", "spacing D x H x W [mm]", "modality", "MB", "licence", "what it draws")
+    console.show_table("Built-in pipelines", heads, rows)
+
+
 def _tracking(config: Path | None, preset: list[str] | None, override: list[str] | None) -> Any:
     experiment = _config(config, preset, override)
     from medgen3d.registry.tracking import Tracking
@@ -316,7 +364,7 @@ def _tracking(config: Path | None, preset: list[str] | None, override: list[str]
 
 @app.command(epilog="Example: medgen3d synthesize --pipeline hippocampus --count 40 --out pairs")
 def synthesize(
-    pipeline: Annotated[str, typer.Option(help="NAME, NAME@3 or NAME@champion.")],
+    pipeline: Annotated[str, typer.Option(help="NAME, NAME@3 or NAME@champion; or builtin/NAME.")],
     count: Annotated[int, typer.Option(help="Number of pairs that the set shall have.")],
     out: Annotated[Path, typer.Option(help="Folder for the synthetic set; pairs that it holds already are kept.")],
     seed: Annotated[int, typer.Option(help="Same seed, same pairs.")] = 0,

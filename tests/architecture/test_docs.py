@@ -20,6 +20,7 @@ from typer.main import get_command
 
 from medgen3d.artifacts.bundle import BundleDataset, BundleInfo
 from medgen3d.artifacts.manifest import ManifestRow, SyntheticSetInfo, write_rows
+from medgen3d.artifacts.pipeline import PinnedBundle, PipelineInfo, PortablePipeline
 from medgen3d.artifacts.prepared_set import CaseEntry, DatasetInfo, write_part
 from medgen3d.artifacts.provenance import Provenance
 from medgen3d.artifacts.report import IntensityFigures, LabelComparison, LabelFigures, Report, SetDescription, Spread
@@ -27,7 +28,6 @@ from medgen3d.cli import app
 from medgen3d.config import experiment
 from medgen3d.config.load import load_config, preset_names
 from medgen3d.ingest.problems import Kind
-from medgen3d.registry.pipeline import PinnedBundle, PipelineInfo
 from medgen3d.training.run import TrainingRun
 from medgen3d.training.state import TrainingState
 from medgen3d_stages.catalogue import STAGE_NAMES, config_type, make_stage
@@ -262,6 +262,7 @@ MODELS: dict[str, type[BaseModel]] = {
     "provenance.json": Provenance,
     "pipeline.json": PipelineInfo,
     "pipeline.json, one of stages": PinnedBundle,
+    "pipeline.json of a folder": PortablePipeline,
     "manifest.parquet, its metadata": SyntheticSetInfo,
     "report.json": Report,
     "report.json, real and synthetic": SetDescription,

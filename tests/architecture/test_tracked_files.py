@@ -1,4 +1,4 @@
-"""What the repository may hold: nothing that only one machine has, no data and no weights."""
+"""What the repository may hold: nothing that only one machine has, no data, and no weights but those that ship."""
 
 import re
 import subprocess
@@ -9,6 +9,7 @@ ROOT = Path(__file__).parents[2]
 # brackets keep this file from finding itself.
 MACHINE_PATH = re.compile(r"(?<![\w.<-])/(wor[k]|roo[t])/|(?<![\w/])(\.\./)*share[d]/")
 MAY_NAME_ITS_SURROUNDINGS = {".ci/run"}
+SHIPPED = "platform/medgen3d/builtin/"
 DATA = {".nii", ".gz", ".dcm", ".safetensors", ".parquet", ".pt", ".pth", ".pkl", ".npy", ".npz", ".db"}
 
 
@@ -26,4 +27,9 @@ def test_no_file_names_a_path_of_one_machine() -> None:
 
 
 def test_no_volume_table_or_weight_file_is_tracked() -> None:
-    assert [path for path in tracked() if Path(path).suffix in DATA] == []
+    assert [path for path in tracked() if Path(path).suffix in DATA and not path.startswith(SHIPPED)] == []
+
+
+def test_the_weights_that_ship_are_small_enough_to_be_cloned() -> None:
+    weights = [ROOT / path for path in tracked() if path.startswith(SHIPPED) and path.endswith(".safetensors")]
+    assert sum(path.stat().st_size for path in weights) <= 40e6

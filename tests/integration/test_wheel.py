@@ -56,3 +56,4 @@ def test_the_installed_wheel_runs_without_the_repository(wheel: Path, tmp_path: 
     assert Path(run("-c", "import medgen3d; print(medgen3d.__file__)")).is_relative_to(site)
     assert Path(run("-c", "import medgen3d_stages; print(medgen3d_stages.__file__)")).is_relative_to(site)
     assert "Usage: " in run("-m", "medgen3d", "--help")
+    assert "builtin/hippocampus" in run("-m", "medgen3d", "pipelines")

@@ -208,6 +208,22 @@ def read_bundle(root: Path) -> Bundle:
     return Bundle(root=root, info=info, provenance=read_versioned(root / PROVENANCE, Provenance, REMEDY))
 
 
+def read_weights(root: Path) -> "dict[str, Tensor]":
+    """The tensors of a bundle by name, in the type in which they are stored.
+
+    Raises:
+        ArtifactError: The weights file is damaged.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    path = Path(root) / WEIGHTS
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise _unreadable(path, error) from error
+
+
 def named_weights(networks: "Networks") -> "dict[str, Tensor]":
     """The state of networks as a bundle names it: `network/parameter`, buffers included, without copying."""
     return {f"{name}/{key}": value for name, network in networks.items() for key, value in network.state_dict().items()}
@@ -229,8 +245,9 @@ def _load_weights(path: Path, networks: "Networks") -> None:
     """Fill `networks`, in place, once every tensor of the file is known to fit.
 
     `safe_open` maps the file and refuses one whose length differs from what its header says; no tensor takes memory
-    before all names and shapes are compared.
+    before all names and shapes are compared. Weights that were stored in half the size become float32 again.
     """
+    import torch
     from safetensors import SafetensorError, safe_open
 
     expected = named_weights(networks)
@@ -244,11 +261,16 @@ def _load_weights(path: Path, networks: "Networks") -> None:
                 _check(path, name, "shape", file.get_slice(name).get_shape(), list(target.shape))
             tensors = {name: file.get_tensor(name) for name in expected}
     except (OSError, SafetensorError) as error:
-        raise ArtifactError(str(path), f"an unreadable file ({error})", "safetensors weights", REMEDY) from error
+        raise _unreadable(path, error) from error
     for name, target in expected.items():
-        _check(path, name, "dtype", tensors[name].dtype, target.dtype)
+        if (tensors[name].dtype, target.dtype) != (torch.float16, torch.float32):
+            _check(path, name, "dtype", tensors[name].dtype, target.dtype)
     for name, target in expected.items():
         target.copy_(tensors[name])
+
+
+def _unreadable(path: Path, error: Exception) -> ArtifactError:
+    return ArtifactError(str(path), f"an unreadable file ({error})", "safetensors weights", REMEDY)
 
 
 def _check(path: Path, name: str, what: str, found: object, expected: object) -> None:

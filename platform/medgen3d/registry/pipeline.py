@@ -8,14 +8,14 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from mlflow.entities import LoggedModelInput
-from pydantic import BaseModel, ConfigDict
 
 from medgen3d.artifacts.bundle import WEIGHTS, BundleDataset, read_bundle
+from medgen3d.artifacts.pipeline import FILE, PinnedBundle, Pipeline, PipelineInfo
 from medgen3d.artifacts.versioned_json import read_versioned, write_versioned
 from medgen3d.core.errors import RegistryError
+from medgen3d.registry.builtin import PREFIX, resolve_builtin
 from medgen3d.registry.bundles import resolve_bundle
 from medgen3d.registry.tracking import RunLog, Tracking, explained, start_run
 from medgen3d.registry.versions import (
@@ -33,60 +33,9 @@ from medgen3d.registry.versions import (
 
 STAGES = ("mask_generator", "image_sequence_generator", "refiner")
 CANDIDATE, CHAMPION = "candidate", "champion"
-_FILE = "pipeline.json"
 _SUFFIX = ".pipeline"
 _MUST_AGREE = ("name", "modality", "phantom", "labels", "spacing_mm", "plane")
 _REFERENCE = re.compile(r"([^@]+)(?:@([A-Za-z0-9_.-]+))?")
-
-
-class PinnedBundle(BaseModel):
-    """One stage of a pipeline.
-
-    model, version: The registered bundle.
-    dataset_digest: Of the prepared set that it was trained on; stages may have seen different ones.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    model: str
-    version: int
-    weights_sha256: str
-    dataset_digest: str
-
-
-class PipelineInfo(BaseModel):
-    """`pipeline.json`.
-
-    labels: Original label id -> name, background included.
-    spacing_mm: Voxel size along (D, H, W).
-    plane: (H, W), to which every slice is padded.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    schema_version: int = 1
-    dataset: str
-    modality: Literal["CT", "MR"]
-    phantom: bool
-    labels: dict[int, str]
-    spacing_mm: tuple[float, float, float]
-    plane: tuple[int, int]
-    stages: dict[str, PinnedBundle]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Pipeline:
-    """A pipeline that can be run.
-
-    notice: What a user should know of the choice of this version; empty if there is nothing.
-    bundles: Stage -> folder of its bundle on this machine.
-    """
-
-    name: str
-    version: int
-    notice: str
-    info: PipelineInfo
-    bundles: dict[str, Path]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -146,12 +95,15 @@ def resolve_pipeline(tracking: Tracking, reference: str) -> Pipeline:
 
     Args:
         tracking: Where.
-        reference: `NAME` (the champion; the candidate as long as there is none), `NAME@3` or `NAME@alias`.
+        reference: `NAME` (the champion; the candidate as long as there is none), `NAME@3` or `NAME@alias`; or
+            `builtin/NAME`, for which MLflow is not asked.
 
     Raises:
         RegistryError: There is no such version, or a bundle is no longer the one that was pinned.
         ArtifactError: A file is missing or was changed.
     """
+    if reference.startswith(PREFIX):
+        return resolve_builtin(reference)
     version, notice = _chosen_pipeline(tracking, reference)
     info = _read(tracking, version)
     return Pipeline(
@@ -228,8 +180,8 @@ def _register(tracking: Tracking, info: PipelineInfo, bundles: list[Version]) ->
         parts = [LoggedModelInput(bundle.tags[MODEL_ID_TAG]) for bundle in bundles]
         tracking.client().log_inputs(run_id, models=parts)
     with tempfile.TemporaryDirectory() as folder:
-        write_versioned(Path(folder) / _FILE, info)
-        version = add_version(tracking, info.dataset + _SUFFIX, Path(folder), run_id, pinned, decisive=(_FILE,))
+        write_versioned(Path(folder) / FILE, info)
+        version = add_version(tracking, info.dataset + _SUFFIX, Path(folder), run_id, pinned, decisive=(FILE,))
     RunLog(tracking.uri, run_id).finish("FINISHED")
     return version
 
@@ -251,7 +203,7 @@ def _chosen_pipeline(tracking: Tracking, reference: str) -> tuple[Version, str]:
 
 
 def _read(tracking: Tracking, version: Version) -> PipelineInfo:
-    return read_versioned(fetch(tracking, version) / _FILE, PipelineInfo, "Create the pipeline again.")
+    return read_versioned(fetch(tracking, version) / FILE, PipelineInfo, "Create the pipeline again.")
 
 
 def _fetch_pinned(tracking: Tracking, pipeline: Version, pinned: PinnedBundle) -> Path:

@@ -45,7 +45,8 @@ def sentence(result) -> str:
 
 def test_all_verbs_are_there():
     verbs = {command[0] for command in COMMANDS}
-    assert verbs == {"phantom", "ingest", "train", "pipeline", "synthesize", "report", "config", "demo"}
+    making = {"phantom", "ingest", "train", "pipeline", "pipelines", "synthesize"}
+    assert verbs == making | {"evaluate", "usefulness", "config", "demo"}
 
 
 @pytest.mark.parametrize("command", COMMANDS + GROUPS, ids=" ".join)
@@ -124,6 +125,8 @@ BAD_INPUT = [
     (("demo", "--out", "."), ["holds no demo", "--out"]),
     (("demo", "--set", "refiner.crp=3"), ["did you mean 'refiner.crop'?"]),
     (("synthesize", "--pipeline", "a b", "--count", "1", "--out", "new"), ["'a b'"]),
+    (("synthesize", "--pipeline", "builtin/elbow", "--count", "1", "--out", "new"), ["no pipeline 'elbow' is built in"]),
+    (("pipelines", "elbow"), ["no pipeline 'elbow' is built in"]),
     (("pipeline", "show", "hippocampus@"), ["NAME@alias", "'hippocampus@'"]),
     (("pipeline", "promote", "a.b"), ["'a.b'"]),
     (("pipeline", "list", "--set", "storage.tracking_uri=ftp://host"), ["http://", "'ftp'"]),

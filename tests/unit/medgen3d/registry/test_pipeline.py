@@ -4,12 +4,12 @@ import shutil
 import pytest
 
 from medgen3d.artifacts.bundle import read_bundle
+from medgen3d.artifacts.pipeline import PinnedBundle
 from medgen3d.core.errors import ArtifactError, RegistryError
 from medgen3d.core.hashing import sha256_of
 from medgen3d.registry.bundles import register_bundle, resolve_bundle
 from medgen3d.registry.pipeline import (
     STAGES,
-    PinnedBundle,
     create_pipeline,
     describe,
     list_pipelines,
