@@ -89,7 +89,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> PreparedSet:
 def write_pairs() -> Callable[..., Path]:
     """write_pairs(root, digest, count, weights, labels): a synthetic set whose generator was trained on `digest`."""
 
-    def write(root: Path, digest: str, count: int, weights: str = "w", labels: dict[int, str] = LABELS) -> Path:
+    def write(root: Path, digest: str, count: int, weights: str = "w" * 64, labels: dict[int, str] = LABELS) -> Path:
         info = SyntheticSetInfo(
             dataset_name="blocks",
             dataset_digest=digest,
@@ -103,7 +103,7 @@ def write_pairs() -> Callable[..., Path]:
             pipeline_version=1,
             seed=0,
             config_hash="c" * 64,
-            weights_sha256={"mask_generator": weights * 64},
+            weights_sha256={"mask_generator": weights},
             batch=1,
             threads=1,
             device="cpu",
