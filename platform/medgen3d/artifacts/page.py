@@ -5,6 +5,7 @@ The page embeds its pictures and loads nothing; a content security policy in its
 
 import base64
 import html
+import re
 import struct
 from collections.abc import Iterable, Mapping
 from importlib import resources
@@ -70,21 +71,21 @@ def _verdicts(report: "Report") -> str:
     rows = [
         [
             f"{_text(each.goal)}<br><code>{_text(each.figure)}</code>",
+            f'<span class="{_OUTCOMES[each.passed][0]}">{outcome(each)}</span>',
             number(each.value),
             number(each.floor),
             number(each.ratio),
-            f'<span class="{_OUTCOMES[each.passed][0]}">{outcome(each)}</span>',
         ]
         for each in report.verdicts
     ]
-    columns = ["Goal", "Value", "Floor", "× floor", "Verdict"]
+    columns = ["Goal", "Verdict", "Value", "Floor", "× floor"]
     return _table("Goals and verdicts", columns, rows, "verdicts") if rows else "<p>No goals were given.</p>"
 
 
 def _section(section: Section, pictures: Mapping[str, bytes]) -> str:
-    parts = [f"<p>{_text(section.about)}</p>"] if section.about else []
+    parts = [f"<p>{_prose(section.about)}</p>"] if section.about else []
     if section.not_run:
-        parts.append(f'<p class="missing"><strong>Not run.</strong> {_text(section.not_run)}</p>')
+        parts.append(f'<p class="missing"><strong>Not run.</strong> {_prose(section.not_run)}</p>')
     if section.figures:
         columns = ["Figure", "Value", "95 % interval", "Floor", "× floor", "N"]
         parts.append(_table(f"Figures: {section.title}", columns, map(_figure_row, section.figures), "figures"))
@@ -154,6 +155,11 @@ def _cell(cell: Cell) -> str:
     if cell is None:
         return DASH
     return number(cell) if isinstance(cell, float) else _text(str(cell))
+
+
+def _prose(text: str) -> str:
+    """Escaped text in which what stands between backticks is set as code."""
+    return re.sub("`([^`]+)`", r"<code>\1</code>", _text(text))
 
 
 def _text(text: str) -> str:

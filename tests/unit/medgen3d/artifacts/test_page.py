@@ -29,7 +29,7 @@ def make_report(name="knee", title="Fidelity", goal="FID: at most 2.5", label="b
     picture = Picture(file="plot.png", caption=f"Plot of {label}", alt=f"Lines of {label}")
     sections = [
         Section(name="fidelity", title=title, about="How.", figures=figures, tables=[table], pictures=[picture]),
-        Section(name="usefulness", title="Usefulness", about="", not_run=f"Give {label}."),
+        Section(name="usefulness", title="Usefulness", about="", not_run=f"Give `--{label}`."),
     ]
     outcomes = {"fidelity.fid": True, "agreement.dice_gap": False, "novelty.*": None}
     return Report(
@@ -112,7 +112,8 @@ def test_a_figure_stands_with_interval_floor_ratio_and_number_of_cases(page):
 def test_tables_notes_and_captions_are_on_the_page(page):
     assert "Per label Means. Label Volume bone 1,234 rest –" in page.text
     assert "Plot of bone" in page.text
-    assert "Not run. Give bone." in page.text
+    assert "Not run. Give --bone ." in page.text
+    assert "<code>--bone</code>" in page.source
 
 
 def test_the_contents_lead_to_every_section(page):
