@@ -475,14 +475,17 @@ def _show_usefulness(results: Any) -> None:
 
     section = findings(results).section
     for table in section.tables:
-        rows = [[f"{cell:.3f}" if isinstance(cell, float) else cell for cell in row] for row in table.rows]
-        console.show_table(table.title, table.columns, rows)
-    known = [
-        (figure.name, f"{figure.value:.3f}", "{:.3f} to {:.3f}".format(*figure.interval) if figure.interval else "-")
+        console.show_table(table.title, table.columns, [[_cell(value) for value in row] for row in table.rows])
+    rows = [
+        (figure.name, _cell(figure.value), " to ".join(map(_cell, figure.interval or (None,))))
         for figure in section.figures
-        if figure.value is not None
     ]
-    console.show_table("Usefulness", ("figure", "value", "95 % over seeds"), known)
+    console.show_table("Usefulness", ("figure", "value", "95 % over seeds"), rows)
+
+
+def _cell(value: object) -> str:
+    """Dice to three decimals; a dash for what is not known."""
+    return "-" if value is None else f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
 @app.command(epilog="Example: medgen3d evaluate --real prepared --synthetic pairs --out report")
@@ -566,7 +569,7 @@ def demo(
     dry_run: DryRun = False,
     verbose: Verbose = False,
 ) -> None:
-    """Do the whole main job on built-in phantoms, on this machine, within minutes."""
+    """Draw pairs with a built-in pipeline, then do the whole main job on phantoms, on this machine, within minutes."""
     console.begin_logging(verbose=verbose)
     from medgen3d.recipes.demo import STEPS, plan_demo, run_demo
 
