@@ -125,7 +125,7 @@ BAD_INPUT = [
     (("demo", "--out", "."), ["holds no demo", "--out"]),
     (("demo", "--set", "refiner.crp=3"), ["did you mean 'refiner.crop'?"]),
     (("synthesize", "--pipeline", "a b", "--count", "1", "--out", "new"), ["'a b'"]),
-    (("synthesize", "--pipeline", "builtin/elbow", "--count", "1", "--out", "new"), ["no pipeline 'elbow' is built in"]),
+    (("synthesize", "--pipeline", "builtin/elbow", "--count", "1", "--out", "new"), ["no pipeline 'elbow' is built"]),
     (("pipelines", "elbow"), ["no pipeline 'elbow' is built in"]),
     (("pipeline", "show", "hippocampus@"), ["NAME@alias", "'hippocampus@'"]),
     (("pipeline", "promote", "a.b"), ["'a.b'"]),
