@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from medgen3d.registry.bundles import register_bundle
+from medgen3d.registry.pipeline import STAGES
 from medgen3d.registry.tracking import Tracking, start_run
 from medgen3d.registry.versions import Version, list_models
 
@@ -25,6 +26,27 @@ def tracking(tmp_path: Path, empty_database: Path) -> Tracking:
     root.mkdir()
     shutil.copy(empty_database, root)
     return Tracking(uri=f"sqlite:///{root}/mlflow.db", artifact_root=root / "artifacts")
+
+
+@pytest.fixture(scope="session")
+def stock(
+    tmp_path_factory: pytest.TempPathFactory, empty_database: Path, write_toy_bundle: Callable[..., Path]
+) -> Tracking:
+    """Version 1 of every stage's toy bundle, registered once for all tests."""
+    root = tmp_path_factory.mktemp("stock")
+    shutil.copy(empty_database, root)
+    stocked = Tracking(uri=f"sqlite:///{root}/mlflow.db", artifact_root=root / "artifacts")
+    for stage in STAGES:
+        run_id = start_run(stocked, "toy", stage, tags={}, params={})
+        register_bundle(stocked, write_toy_bundle(root / "bundle", stage, seed=1, parent_run=run_id))
+    return stocked
+
+
+@pytest.fixture
+def stocked_tracking(tmp_path: Path, stock: Tracking) -> Tracking:
+    """A copy of the stocked registry. Its artifacts are those of `stock`: a test must not change version 1's."""
+    shutil.copy(stock.artifact_root.parent / "mlflow.db", tmp_path)
+    return Tracking(uri=f"sqlite:///{tmp_path}/mlflow.db", artifact_root=stock.artifact_root)
 
 
 @pytest.fixture
