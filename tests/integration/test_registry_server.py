@@ -18,7 +18,8 @@ from PIL import Image
 from medgen3d.artifacts.bundle import read_bundle
 from medgen3d.core.errors import ArtifactError, RegistryError
 from medgen3d.registry.bundles import register_bundle, resolve_bundle
-from medgen3d.registry.pipeline import STAGES, create_pipeline, list_pipelines, promote, resolve_pipeline
+from medgen3d.registry.pipeline import STAGES, create_pipeline, list_pipelines, resolve_pipeline
+from medgen3d.registry.promotion import promote
 from medgen3d.registry.tracking import RunLog, Tracking, start_run
 from medgen3d.registry.versions import fetch, find_version, list_versions
 
@@ -93,7 +94,7 @@ def test_bundles_and_pipelines_travel_through_the_server_to_another_machine(trac
     created = create_pipeline(tracking, "travel")
     assert created.version.aliases == ("candidate",)
     assert resolve_pipeline(tracking, "travel").notice.startswith("pipeline travel has no champion yet")
-    assert promote(tracking, "travel").aliases == ("candidate", "champion")
+    assert promote(tracking, "travel", None, force=True).aliases == ("candidate", "champion")
 
     elsewhere = Tracking(uri=tracking.uri, artifact_root=tmp_path / "machine b")
     pipeline = resolve_pipeline(elsewhere, "travel@champion")

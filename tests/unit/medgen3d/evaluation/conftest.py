@@ -1,0 +1,145 @@
+"""Small sets on disk: a liver of known size, two spleens of 8 voxels each, and noise."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from medgen3d.artifacts import nifti
+from medgen3d.artifacts.manifest import ManifestRow, SyntheticSetInfo
+from medgen3d.artifacts.prepared_set import (
+    CaseEntry,
+    DatasetInfo,
+    Intensity,
+    IntensityRule,
+    PreparedCase,
+    write_info,
+    write_part,
+)
+from medgen3d.artifacts.synthetic_set import merge_parts, open_for_writing, write_case
+from medgen3d.artifacts.synthetic_set import write_part as write_manifest_part
+from medgen3d.core.volume import Box, Volume, affine_from_spacing
+
+SPACING_MM = (2.0, 1.0, 0.5)  # a voxel is one microlitre
+LABELS = {0: "background", 5: "liver", 9: "spleen"}
+HU_WINDOW = IntensityRule(kind="hu_window", low=-200, high=300)
+
+
+def scene(side: int, seed: int) -> tuple[NDArray[np.float32], NDArray[np.uint16]]:
+    """An image in Hounsfield units and a mask of original ids, 8 x 16 x 16; the liver has 2 x side x side voxels."""
+    mask = np.zeros((8, 16, 16), dtype=np.uint16)
+    mask[0:2, :side, :side] = 5
+    mask[4:6, 0:2, 0:2] = mask[4:6, 8:10, 8:10] = 9
+    noise = np.random.default_rng(seed).normal(scale=40, size=mask.shape)
+    return (noise + 10 * mask).astype(np.float32), mask
+
+
+@pytest.fixture(scope="session")
+def make_synthetic() -> Callable[..., Path]:
+    """make_synthetic(root, seeds, side, **fields of the set): case n is the scene of seeds[n]."""
+
+    def make(root: Path, seeds: range = range(3), side: int = 5, **changes: object) -> Path:
+        fields = {
+            "dataset_name": "abdomen",
+            "dataset_digest": "d" * 64,
+            "modality": "CT",
+            "phantom": False,
+            "labels": LABELS,
+            "spacing_mm": SPACING_MM,
+            "axis_codes": "LPS",
+            "image_dtype": "float32",
+            "pipeline_name": "abdomen",
+            "pipeline_version": 4,
+            "seed": 77,
+            "config_hash": "c" * 64,
+            "weights_sha256": {"refiner": "f" * 64},
+            "batch": 8,
+            "threads": 1,
+            "device": "cpu",
+        }
+        info = SyntheticSetInfo.model_validate(fields | changes)
+        open_for_writing(root, info)
+        rows = [ManifestRow(case_id="syn_00099", number=99, shape=(1, 1, 1), status="failed", message="no luck")]
+        for number, seed in enumerate(seeds):
+            image, mask = (
+                Volume(voxels=voxels, affine=affine_from_spacing(SPACING_MM)) for voxels in scene(side, seed)
+            )
+            rows.append(write_case(root, info, case_id=f"syn_{number:05d}", number=number, image=image, mask=mask))
+        write_manifest_part(root, info, 0, rows)
+        merge_parts(root)
+        return root
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_prepared() -> Callable[..., Path]:
+    """make_prepared(root, test seeds, train seeds, side, **fields of the set): cases in a padded plane of 24 x 24."""
+
+    def make(
+        root: Path, test: range = range(100, 104), train: range = range(200, 203), side: int = 5, **changes: object
+    ) -> Path:
+        splits = dict.fromkeys(test, "test") | dict.fromkeys(train, "train")
+        spacing_mm = changes.get("spacing_mm", SPACING_MM)
+        cases, entries = [], []
+        for seed, split in splits.items():
+            image, mask = scene(side, seed)
+            entries.append(
+                CaseEntry(case_id=f"real_{seed}", patient=str(seed), split=split, shape=mask.shape, sources_sha256={})
+            )
+            unit = HU_WINDOW.map_of(image).to_unit(image)
+            cases.append(
+                PreparedCase(
+                    case_id=f"real_{seed}",
+                    split=split,
+                    image=np.pad(unit, ((0, 0), (4, 4), (4, 4)), constant_values=1.0),
+                    mask=np.pad(np.searchsorted([0, 5, 9], mask).astype(np.uint8), ((0, 0), (4, 4), (4, 4))),
+                    box=Box.centred(16, 16, 24, 24),
+                    affine=affine_from_spacing(spacing_mm),
+                    intensity=HU_WINDOW.map_of(image),
+                )
+            )
+        fields = {
+            "name": "abdomen",
+            "modality": "CT",
+            "labels": LABELS,
+            "spacing_mm": spacing_mm,
+            "plane": (24, 24),
+            "intensity": HU_WINDOW,
+            "inverse": Intensity(low=-200, high=300),
+            "seed": 0,
+            "patients_known": True,
+            "cases": entries,
+        }
+        write_part(root, 0, cases)
+        write_info(root, DatasetInfo.model_validate(fields | changes))
+        return root
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_decathlon() -> Callable[..., Path]:
+    """make_decathlon(root, seeds, side, spacing_mm)."""
+
+    def make(
+        root: Path, seeds: range = range(100, 104), side: int = 5, spacing_mm: tuple[float, ...] = SPACING_MM
+    ) -> Path:
+        for folder in ("imagesTr", "labelsTr"):
+            (root / folder).mkdir(parents=True)
+        names = [f"case_{seed}.nii.gz" for seed in seeds]
+        for seed, name in zip(seeds, names, strict=True):
+            image, mask = (
+                Volume(voxels=voxels, affine=affine_from_spacing(spacing_mm)) for voxels in scene(side, seed)
+            )
+            nifti.write(root / "imagesTr" / name, image, "LAS")
+            nifti.write(root / "labelsTr" / name, mask, "LAS")
+        pairs = [{"image": f"./imagesTr/{name}", "label": f"./labelsTr/{name}"} for name in names]
+        content = {"name": "abdomen", "labels": {str(label): name for label, name in LABELS.items()}, "training": pairs}
+        (root / "dataset.json").write_text(json.dumps(content))
+        return root
+
+    return make
