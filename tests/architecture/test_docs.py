@@ -24,6 +24,7 @@ from medgen3d.artifacts.pipeline import PinnedBundle, PipelineInfo, PortablePipe
 from medgen3d.artifacts.prepared_set import CaseEntry, DatasetInfo, write_part
 from medgen3d.artifacts.provenance import Provenance
 from medgen3d.artifacts.report import IntensityFigures, LabelComparison, LabelFigures, Report, SetDescription, Spread
+from medgen3d.artifacts.usefulness import Size, Trial, Usefulness
 from medgen3d.cli import app
 from medgen3d.config import experiment
 from medgen3d.config.load import load_config, preset_names
@@ -191,6 +192,7 @@ OPTIONS = {
     "training, one section per stage": [experiment.StageTraining(), experiment.AdversarialTraining()],
     "cluster": [experiment.ClusterConfig()],
     "synthesis": [experiment.SynthesisConfig()],
+    "usefulness": [experiment.UsefulnessConfig()],
     "storage": [experiment.StorageConfig()],
 }
 SECTIONS = [(TRAINING, heading, defaults) for heading, defaults in OPTIONS.items()] + [
@@ -226,6 +228,7 @@ EXAMPLES = [
     PipelineInfo,
     ManifestRow,
     SyntheticSetInfo,
+    Usefulness,
     Report,
 ]
 """What the examples of docs/artifacts.md are, in their order."""
@@ -264,6 +267,9 @@ MODELS: dict[str, type[BaseModel]] = {
     "pipeline.json, one of stages": PinnedBundle,
     "pipeline.json of a folder": PortablePipeline,
     "manifest.parquet, its metadata": SyntheticSetInfo,
+    "usefulness.json": Usefulness,
+    "usefulness.json, one of sizes": Size,
+    "usefulness.json, one of trials": Trial,
     "report.json": Report,
     "report.json, real and synthetic": SetDescription,
     "report.json, one of labels": LabelComparison,
