@@ -12,25 +12,28 @@ from medgen3d.evaluation.extractors import ViewFeatures
 GRID = 24
 MAX_SHIFT = 1  # places of the grid
 _INNER = GRID - 2 * MAX_SHIFT
+_NUM_TRANSFORMS = 2**3 * (2 * MAX_SHIFT + 1) ** 3
 
 
 class CaseFingerprint(NamedTuple):
     """A case on a grid that all cases share, its whole extent along each axis scaled to GRID places.
 
     image: float32 [GRID, GRID, GRID].
-    mask: uint16 [GRID, GRID, GRID], contiguous ids.
+    shares: {label: float16 [GRID, GRID, GRID], its share of each place}, for the labels that the mask has, not the
+        background. Shares and not labels: half a place of shift would turn many labels, but changes shares a little.
     embedding: float32 [C], mean features of the image; None without a judge.
     """
 
     image: NDArray[np.float32]
-    mask: NDArray[np.uint16]
+    shares: dict[int, NDArray[np.float16]]
     embedding: NDArray[np.float32] | None
 
 
 class Nearest(NamedTuple):
     """How close training cases come to one case; each measure has a nearest training case of its own.
 
-    image_correlation, mask_dice: The largest over all training cases, flips and shifts; Dice is the mean over labels.
+    image_correlation, mask_dice: The largest over all training cases, flips and shifts; Dice is that of shares p and q,
+        2 pq / (pp + qq) with sums over all places, as a mean over the labels that either mask has.
     image_case, mask_case: Their place among the training cases.
     embedding_distance: The smallest Euclidean distance; None without a judge.
     """
@@ -54,7 +57,8 @@ def describe_case(
     """
     # Each view's vectors are means over the rest of the feature map: their mean is the whole map's, in every view.
     embedding = None if features is None else features["axial"].mean(axis=0)
-    return CaseFingerprint(_averaged(image), _most_frequent(mask), embedding)
+    shares = {int(label): _averaged(mask == label).astype(np.float16) for label in np.unique(mask) if label}
+    return CaseFingerprint(_averaged(image), shares, embedding)
 
 
 def nearest(case: CaseFingerprint, train: Sequence[CaseFingerprint]) -> Nearest:
@@ -67,7 +71,7 @@ def nearest(case: CaseFingerprint, train: Sequence[CaseFingerprint]) -> Nearest:
         train: At least one case.
     """
     correlations = _correlations(case.image, [each.image for each in train])
-    dice = _dice(case.mask, [each.mask for each in train])
+    dice = _dice(case.shares, [each.shares for each in train])
     return Nearest(
         image_correlation=float(correlations.max()),
         image_case=int(correlations.argmax()),
@@ -82,20 +86,9 @@ def _averaged(volume: NDArray[Any]) -> NDArray[np.float32]:
     import torch
     from torch.nn.functional import adaptive_avg_pool3d
 
-    averaged: NDArray[np.float32] = adaptive_avg_pool3d(torch.from_numpy(volume.astype(np.float32))[None], GRID)[
-        0
-    ].numpy()
+    channel = torch.from_numpy(volume.astype(np.float32))[None]
+    averaged: NDArray[np.float32] = adaptive_avg_pool3d(channel, GRID)[0].numpy()
     return averaged
-
-
-def _most_frequent(mask: NDArray[np.integer]) -> NDArray[np.uint16]:
-    """A mask on the grid; a place holds the label with most of the voxels that it touches, as under any flip."""
-    largest, found = np.zeros((2, GRID, GRID, GRID), dtype=np.float32)
-    for label in np.unique(mask):
-        share = _averaged(mask == label)
-        found[share > largest] = label
-        largest = np.maximum(largest, share)
-    return found.astype(np.uint16)
 
 
 def _embedding_distance(case: CaseFingerprint, train: Sequence[CaseFingerprint]) -> float | None:
@@ -112,14 +105,17 @@ def _correlations(image: NDArray[np.float32], train: Sequence[NDArray[np.float32
     return (ours @ theirs.T).max(axis=0)
 
 
-def _dice(mask: NDArray[np.uint16], train: Sequence[NDArray[np.uint16]]) -> NDArray[np.floating]:
-    """The largest mean Dice over all transforms, per training case; over the labels that either mask has."""
-    ours, theirs = np.stack(list(_transforms(mask))), np.stack([_inner(each) for each in train])
-    total, num_labels = np.zeros((2, len(ours), len(theirs)))
-    for label in np.setdiff1d(np.union1d(ours, theirs), [0]):
-        first, second = ((each == label).astype(np.float32) for each in (ours, theirs))
-        sizes = first.sum(axis=1)[:, None] + second.sum(axis=1)
-        total += 2 * (first @ second.T) / np.maximum(sizes, 1)
+def _dice(
+    shares: dict[int, NDArray[np.float16]], train: Sequence[dict[int, NDArray[np.float16]]]
+) -> NDArray[np.floating]:
+    """The largest Dice over all transforms, per training case; masks without any label are equal."""
+    nothing = np.zeros((GRID, GRID, GRID), dtype=np.float16)
+    total, num_labels = np.zeros((2, _NUM_TRANSFORMS, len(train)), dtype=np.float32)
+    for label in sorted({*shares, *itertools.chain(*train)}):
+        ours = np.stack(list(_transforms(shares.get(label, nothing)))).astype(np.float32)
+        theirs = np.stack([_inner(each.get(label, nothing)) for each in train]).astype(np.float32)
+        sizes = (ours**2).sum(axis=1)[:, None] + (theirs**2).sum(axis=1)
+        total += 2 * (ours @ theirs.T) / np.where(sizes > 0, sizes, 1)
         num_labels += sizes > 0
     return np.where(num_labels > 0, total / np.maximum(num_labels, 1), 1.0).max(axis=0)
 
