@@ -61,7 +61,9 @@ def test_an_example_names_only_options_that_there_are(command: tuple[str, ...]):
     assert [option for option in options if shown.count(option) < 2] == []  # once in the table, once in the example
 
 
-@pytest.mark.parametrize("command", [("ingest",), ("train",), ("synthesize",), ("demo",)], ids=" ".join)
+@pytest.mark.parametrize(
+    "command", [("ingest",), ("train",), ("synthesize",), ("demo",), ("usefulness",)], ids=" ".join
+)
 def test_commands_that_work_long_have_a_dry_run(command: tuple[str, ...]):
     assert "--dry-run" in run(*command, "--help").output
 
@@ -122,6 +124,7 @@ BAD_INPUT = [
     (("ingest", "absent", "--out", "new", "--address", "127.0.0.1:1"), ["no Ray cluster answers at 127.0.0.1:1"]),
     (("ingest", "absent", "--out", "new", "--set", "ingest.plane=[60, 48]"), ["multiples of 8"]),
     (("report", "--real", "absent", "--synthetic", "absent", "--out", "new"), ["absent"]),
+    (("usefulness", "--data", "absent", "--out", "new"), ["absent", "medgen3d ingest"]),
     (("demo", "--out", "."), ["holds no demo", "--out"]),
     (("demo", "--set", "refiner.crp=3"), ["did you mean 'refiner.crop'?"]),
     (("synthesize", "--pipeline", "a b", "--count", "1", "--out", "new"), ["'a b'"]),
