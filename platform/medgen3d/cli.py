@@ -579,6 +579,7 @@ def demo(
         return
     run_demo(planned, console.notice, console.progress, verbose=verbose)
     mlflow = Path(sys.executable).with_name("mlflow")
+    console.say(f"Pairs of the built-in pipeline: {planned.shown}, as a picture: {planned.picture}")
     console.say(f"Pairs:  {planned.pairs}")
     console.say(f"Report: {planned.report / 'report.html'}")
     console.say(f"MLflow: {mlflow} ui --backend-store-uri {planned.config.storage.mlflow_uri}")

@@ -12,6 +12,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from PIL import Image
 
 REPOSITORY = Path(__file__).parents[2]
 README = (REPOSITORY / "README.md").read_text()
@@ -124,7 +125,8 @@ def test_the_readmes_command_succeeds(command: str, run):
 
 @pytest.mark.timeout(900)
 def test_the_demo_ends_by_saying_where_the_pairs_and_the_report_are_and_how_to_open_mlflow(run, folder):
-    pairs_line, report_line, mlflow_line = run("make demo").splitlines()[-3:]
+    *_, shown_line, pairs_line, report_line, mlflow_line = run("make demo").splitlines()
+    assert Image.open(folder / shown_line.rpartition(" ")[2]).format == "PNG"
     pairs, report = (folder / line.split(maxsplit=1)[1] for line in (pairs_line, report_line))
     assert (pairs_line[:6], report_line[:7]) == ("Pairs:", "Report:")
     assert "data:image/png;base64," in report.read_text()

@@ -43,8 +43,13 @@ class Demo:
 
     @property
     def shown(self) -> Path:
-        """Pairs of the built-in pipeline; the picture of them has the same name."""
+        """Pairs of the built-in pipeline."""
         return self.out / SHOWN.rpartition("/")[2]
+
+    @property
+    def picture(self) -> Path:
+        """Of the pairs of the built-in pipeline."""
+        return self.shown.with_suffix(".png")
 
     @property
     def phantoms(self) -> Path:
@@ -131,9 +136,8 @@ def _builtin(demo: Demo, show: Show) -> str:
     for case_id in pairs.case_ids:
         image, mask = pairs.read(case_id)
         cases.append((case_id, image.voxels.astype(np.float32), mask.voxels.astype(np.int64)))
-    picture = demo.shown.with_suffix(".png")
-    picture.write_bytes(montage(cases, pairs.info.labels, pairs.info.spacing_mm, num_columns=2))
-    return f"{NUM_PAIRS} pairs in {demo.shown}, as a picture in {picture}"
+    demo.picture.write_bytes(montage(cases, pairs.info.labels, pairs.info.spacing_mm, num_columns=2))
+    return f"{NUM_PAIRS} pairs in {demo.shown}, as a picture in {demo.picture}"
 
 
 def _phantoms(demo: Demo, show: Show) -> str:
