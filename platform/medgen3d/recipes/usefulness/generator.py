@@ -95,7 +95,8 @@ def _drawn_by(pipeline: Pipeline, info: SyntheticSetInfo) -> bool:
 
 def _check_own(size: PlannedSize, num_there: int, num_pairs: int) -> None:
     """Before hours of training: pairs that were drawn elsewhere cannot be continued."""
-    if num_there and not size.storage.root.exists():
+    begun = size.storage.training_dir / f"{_RUN}.{CHAIN[0]}"
+    if num_there and not begun.exists():
         raise DataError(
             f"{size.pairs} holds {num_there} pairs of a generator that is not in {size.folder}, but {num_pairs} are "
             f"needed. Draw more of them with `medgen3d synthesize`, or set --synthetic {num_there}."

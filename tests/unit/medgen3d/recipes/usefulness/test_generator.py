@@ -64,6 +64,7 @@ def test_too_few_pairs_of_a_generator_that_is_elsewhere_are_refused_before_hours
 ):
     whole = sizes[1]
     write_pairs(whole.pairs, prepared.digest, 2)
+    whole.storage.training_dir.mkdir(parents=True)  # somebody's own trainings may lie there
     with pytest.raises(DataError, match=r"holds 2 pairs .* but 3 are needed.* set --synthetic 2"):
         make(whole, prepared, config)
 
