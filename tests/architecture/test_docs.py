@@ -19,11 +19,13 @@ from pydantic import BaseModel
 from typer.main import get_command
 
 from medgen3d.artifacts.bundle import BundleDataset, BundleInfo
+from medgen3d.artifacts.figures import Figure, Picture, Section, Table
+from medgen3d.artifacts.gates import Gate, read_gates
 from medgen3d.artifacts.manifest import ManifestRow, SyntheticSetInfo, write_rows
 from medgen3d.artifacts.pipeline import PinnedBundle, PipelineInfo, PortablePipeline
 from medgen3d.artifacts.prepared_set import CaseEntry, DatasetInfo, write_part
 from medgen3d.artifacts.provenance import Provenance
-from medgen3d.artifacts.report import IntensityFigures, LabelComparison, LabelFigures, Report, SetDescription, Spread
+from medgen3d.artifacts.report import EvaluatedPipeline, Report, SetDescription, Verdict
 from medgen3d.artifacts.usefulness import Size, Trial, Usefulness
 from medgen3d.cli import app
 from medgen3d.config import experiment
@@ -160,8 +162,8 @@ def test_a_command_named_in_a_sentence_exists_with_its_options(page: str) -> Non
     ("line", "reason"),
     [
         ("reprot --real a", "reprot"),
-        ("report --rael a", "--rael"),
-        ("report --real a", "Missing parameter: synthetic"),
+        ("evaluate --rael a", "--rael"),
+        ("evaluate --real a", "Missing parameter: synthetic"),
         ("train all --data a --verbos", "--verbos"),
     ],
 )
@@ -271,11 +273,14 @@ MODELS: dict[str, type[BaseModel]] = {
     "usefulness.json, one of sizes": Size,
     "usefulness.json, one of trials": Trial,
     "report.json": Report,
-    "report.json, real and synthetic": SetDescription,
-    "report.json, one of labels": LabelComparison,
-    "report.json, figures of a label": LabelFigures,
-    "report.json, a spread": Spread,
-    "report.json, intensity": IntensityFigures,
+    "report.json, description of a set": SetDescription,
+    "report.json, pipeline": EvaluatedPipeline,
+    "report.json, one of verdicts": Verdict,
+    "report.json, one of sections": Section,
+    "report.json, one of figures": Figure,
+    "report.json, one of tables": Table,
+    "report.json, one of pictures": Picture,
+    "gates.yaml, one of the list": Gate,
 }
 OTHERS: dict[str, Callable[[Path], list[str]]] = {
     "cases/part-NNNNN.parquet": part_columns,
@@ -304,6 +309,15 @@ def test_every_table_of_fields_is_compared() -> None:
 def test_an_example_is_a_valid_file(kind: type[BaseModel]) -> None:
     assert len(blocks(ARTIFACTS, "yaml", "json")) == len(EXAMPLES)
     kind.model_validate(example_of(kind))
+
+
+def test_the_example_of_gates_is_a_file_that_is_read(tmp_path: Path) -> None:
+    (example,) = (block for block in blocks(ARTIFACTS, "") if "at_most" in block)
+    (tmp_path / "gates.yaml").write_text(example)
+    assert [gate.figure for gate in read_gates(tmp_path / "gates.yaml")] == [
+        "agreement.dice_gap",
+        "plausibility.volume.*",
+    ]
 
 
 def test_the_example_of_a_manifest_row_has_every_column(tmp_path: Path) -> None:
