@@ -6,7 +6,8 @@ import sys
 import pytest
 
 REPORT = "import sys; print(*sorted({'torch', 'ray', 'mlflow', 'monai'} & set(sys.modules)), file=sys.stderr)"
-COMMANDS = ["phantom", "ingest", "train", "pipeline", "synthesize", "report", "config", "demo"]
+MAKING = ["phantom", "ingest", "train", "pipeline", "pipelines", "synthesize"]
+COMMANDS = [*MAKING, "usefulness", "evaluate", "config", "demo"]
 
 
 def loaded_by(program: str) -> tuple[str, list[str]]:

@@ -38,6 +38,6 @@ def test_a_command_of_the_runbook_exists_with_its_options(words: list[str]) -> N
     assert exit_code(words) == 0
 
 
-@pytest.mark.parametrize("line", ["medgen3d report --rael x", "medgen3d pipelin list", "ray up --minworkers 3"])
+@pytest.mark.parametrize("line", ["medgen3d evaluate --rael x", "medgen3d pipelin list", "ray up --minworkers 3"])
 def test_a_misspelt_command_would_be_noticed(line: str) -> None:
     assert exit_code(line.split()) == 2

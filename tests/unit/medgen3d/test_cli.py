@@ -109,6 +109,7 @@ def test_progress_goes_to_stderr_and_results_to_stdout(tmp_path: Path):
     assert "2 of 2" not in result.stdout
 
 
+EVALUATE = ("evaluate", "--real", ".", "--synthetic", ".", "--out", "new")
 BAD_INPUT = [
     (("config", "show", "--preset", "smok"), ["unknown preset 'smok'", "did you mean 'smoke'?"]),
     (("config", "presets", "smok"), ["unknown preset 'smok'"]),
@@ -123,7 +124,9 @@ BAD_INPUT = [
     (("ingest", "absent", "--out", "new", "--address", "nowhere"), ["--address 'nowhere'", "host:port"]),
     (("ingest", "absent", "--out", "new", "--address", "127.0.0.1:1"), ["no Ray cluster answers at 127.0.0.1:1"]),
     (("ingest", "absent", "--out", "new", "--set", "ingest.plane=[60, 48]"), ["multiples of 8"]),
-    (("report", "--real", "absent", "--synthetic", "absent", "--out", "new"), ["absent"]),
+    (("evaluate", "--real", "absent", "--synthetic", "absent", "--out", "new"), ["absent", "medgen3d synthesize"]),
+    ((*EVALUATE, "--gate", "absent.yaml"), ["cannot read the gates absent.yaml"]),
+    ((*EVALUATE, "--gate", "mine.txt"), ["mine.txt holds no list of gates"]),
     (("usefulness", "--data", "absent", "--out", "new"), ["absent", "medgen3d ingest"]),
     (("demo", "--out", "."), ["holds no demo", "--out"]),
     (("demo", "--set", "refiner.crp=3"), ["did you mean 'refiner.crop'?"]),
@@ -131,7 +134,8 @@ BAD_INPUT = [
     (("synthesize", "--pipeline", "builtin/elbow", "--count", "1", "--out", "new"), ["no pipeline 'elbow' is built"]),
     (("pipelines", "elbow"), ["no pipeline 'elbow' is built in"]),
     (("pipeline", "show", "hippocampus@"), ["NAME@alias", "'hippocampus@'"]),
-    (("pipeline", "promote", "a.b"), ["'a.b'"]),
+    (("pipeline", "promote", "a.b", "--force"), ["'a.b'"]),
+    (("pipeline", "promote", "brain", "--report", "absent"), ["absent/report.json", "medgen3d evaluate"]),
     (("pipeline", "list", "--set", "storage.tracking_uri=ftp://host"), ["http://", "'ftp'"]),
 ]
 
@@ -157,7 +161,7 @@ def test_a_refusal_in_a_real_process_shows_no_traceback(tmp_path: Path):
     assert str(tmp_path / "dataset.yaml") in line
 
 
-@pytest.mark.parametrize("arguments", [("train", "refiner"), ("trian",), ("report", "--rael", "x")], ids=" ".join)
+@pytest.mark.parametrize("arguments", [("train", "refiner"), ("trian",), ("evaluate", "--rael", "x")], ids=" ".join)
 def test_misspelt_or_missing_words_exit_with_2(arguments: tuple[str, ...]):
     assert run(*arguments).exit_code == 2
 
@@ -170,6 +174,26 @@ def test_ctrl_c_exits_with_130_and_one_sentence(monkeypatch: pytest.MonkeyPatch)
     result = run("config", "presets")
     assert result.exit_code == 130
     assert len(result.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("train", "refiner", "--data", "x"), "the same command with --resume goes on from the last one"),
+        (("evaluate", "--real", "x", "--synthetic", "x", "--out", "x"), "no new report was written"),
+        (("ingest", "x", "--out", "x"), "the same command goes on with what is finished"),
+        (("synthesize", "--pipeline", "x", "--count", "1", "--out", "x"), "the same command goes on"),
+    ],
+    ids=lambda value: value[0],
+)
+def test_ctrl_c_says_what_to_do_next(words: tuple[str, ...], sentence: str, monkeypatch: pytest.MonkeyPatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("medgen3d.config.load.load_config", interrupt)
+    result = run(*words)
+    assert result.exit_code == 130
+    assert sentence in result.stderr
 
 
 def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch):

@@ -28,20 +28,28 @@ LABELS = {0: "background", 5: "liver", 9: "spleen"}
 HU_WINDOW = IntensityRule(kind="hu_window", low=-200, high=300)
 
 
-def scene(side: int, seed: int) -> tuple[NDArray[np.float32], NDArray[np.uint16]]:
-    """An image in Hounsfield units and a mask of original ids, 8 x 16 x 16; the liver has 2 x side x side voxels."""
+def scene(side: int, seed: int, noise: float = 4.0) -> tuple[NDArray[np.float32], NDArray[np.uint16]]:
+    """An image in Hounsfield units and a mask of original ids, 8 x 16 x 16; the liver has 2 x side x side voxels.
+
+    Liver is about 50 HU, spleen 90 HU, background 0 HU.
+    """
     mask = np.zeros((8, 16, 16), dtype=np.uint16)
     mask[0:2, :side, :side] = 5
     mask[4:6, 0:2, 0:2] = mask[4:6, 8:10, 8:10] = 9
-    noise = np.random.default_rng(seed).normal(scale=40, size=mask.shape)
-    return (noise + 10 * mask).astype(np.float32), mask
+    image = 10 * mask + np.random.default_rng(seed).normal(scale=noise, size=mask.shape)
+    return image.astype(np.float32), mask
 
 
 @pytest.fixture(scope="session")
 def make_synthetic() -> Callable[..., Path]:
-    """make_synthetic(root, seeds, side, **fields of the set): case n is the scene of seeds[n]."""
+    """make_synthetic(root, seeds, side, noise, shift, **fields of the set): case n is the scene of seeds[n].
 
-    def make(root: Path, seeds: range = range(3), side: int = 5, **changes: object) -> Path:
+    Its mask is moved by `shift` voxels along W, so that it no longer fits the image.
+    """
+
+    def make(
+        root: Path, seeds: range = range(3), side: int = 5, noise: float = 4.0, shift: int = 0, **changes: object
+    ) -> Path:
         fields = {
             "dataset_name": "abdomen",
             "dataset_digest": "d" * 64,
@@ -64,8 +72,10 @@ def make_synthetic() -> Callable[..., Path]:
         open_for_writing(root, info)
         rows = [ManifestRow(case_id="syn_00099", number=99, shape=(1, 1, 1), status="failed", message="no luck")]
         for number, seed in enumerate(seeds):
+            drawn, labelled = scene(side, seed, noise)
             image, mask = (
-                Volume(voxels=voxels, affine=affine_from_spacing(SPACING_MM)) for voxels in scene(side, seed)
+                Volume(voxels=voxels, affine=affine_from_spacing(SPACING_MM))
+                for voxels in (drawn, np.roll(labelled, shift, axis=2))
             )
             rows.append(write_case(root, info, case_id=f"syn_{number:05d}", number=number, image=image, mask=mask))
         write_manifest_part(root, info, 0, rows)
@@ -77,16 +87,23 @@ def make_synthetic() -> Callable[..., Path]:
 
 @pytest.fixture(scope="session")
 def make_prepared() -> Callable[..., Path]:
-    """make_prepared(root, test seeds, train seeds, side, **fields of the set): cases in a padded plane of 24 x 24."""
+    """make_prepared(root, test seeds, train seeds, side, noise, **fields of the set): cases in a larger plane."""
 
     def make(
-        root: Path, test: range = range(100, 104), train: range = range(200, 203), side: int = 5, **changes: object
+        root: Path,
+        test: range = range(100, 104),
+        train: range = range(200, 203),
+        side: int = 5,
+        noise: float = 4.0,
+        **changes: object,
     ) -> Path:
         splits = dict.fromkeys(test, "test") | dict.fromkeys(train, "train")
-        spacing_mm = changes.get("spacing_mm", SPACING_MM)
+        spacing_mm, plane = changes.get("spacing_mm", SPACING_MM), changes.get("plane", (24, 24))
+        box = Box.centred(16, 16, *plane)
+        around = ((0, 0), (box.top, plane[0] - box.bottom), (box.left, plane[1] - box.right))
         cases, entries = [], []
         for seed, split in splits.items():
-            image, mask = scene(side, seed)
+            image, mask = scene(side, seed, noise)
             entries.append(
                 CaseEntry(case_id=f"real_{seed}", patient=str(seed), split=split, shape=mask.shape, sources_sha256={})
             )
@@ -95,9 +112,9 @@ def make_prepared() -> Callable[..., Path]:
                 PreparedCase(
                     case_id=f"real_{seed}",
                     split=split,
-                    image=np.pad(unit, ((0, 0), (4, 4), (4, 4)), constant_values=1.0),
-                    mask=np.pad(np.searchsorted([0, 5, 9], mask).astype(np.uint8), ((0, 0), (4, 4), (4, 4))),
-                    box=Box.centred(16, 16, 24, 24),
+                    image=np.pad(unit, around, constant_values=1.0),
+                    mask=np.pad(np.searchsorted([0, 5, 9], mask).astype(np.uint8), around),
+                    box=box,
                     affine=affine_from_spacing(spacing_mm),
                     intensity=HU_WINDOW.map_of(image),
                 )
@@ -107,7 +124,7 @@ def make_prepared() -> Callable[..., Path]:
             "modality": "CT",
             "labels": LABELS,
             "spacing_mm": spacing_mm,
-            "plane": (24, 24),
+            "plane": plane,
             "intensity": HU_WINDOW,
             "inverse": Intensity(low=-200, high=300),
             "seed": 0,
