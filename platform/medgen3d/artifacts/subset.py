@@ -74,4 +74,3 @@ def _info_of(source: PreparedSet, train_case_ids: Sequence[str]) -> DatasetInfo:
             "cut_from": source.digest,
         }
     )
-
