@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from medgen3d.artifacts.pipeline import Pipeline
-from medgen3d.config.experiment import CHAIN, ExperimentConfig, StorageConfig, SynthesisConfig
+from medgen3d.config.experiment import CHAIN, ExperimentConfig, StageActors, StorageConfig, SynthesisConfig
 from medgen3d.config.load import load_config
 from medgen3d.core.errors import DataError
 from medgen3d.recipes.cluster import connect, settle_gpus
@@ -129,8 +129,8 @@ def _builtin(demo: Demo, show: Show) -> str:
     from medgen3d.artifacts.pictures import montage
     from medgen3d.artifacts.synthetic_set import SyntheticSet
 
-    # Both of two cores for a quarter of a minute: nobody else is at work yet.
-    settings = demo.config.synthesis.model_copy(update={"threads": 2})
+    # Two batches keep two cores busy; most of the time goes into refining.
+    settings = demo.config.synthesis.model_copy(update={"batch": 2, "num_actors": StageActors(refiner=2)})
     _draw(resolve_builtin(SHOWN, demo.builtin), demo.shown, settings, demo.config.seed, show)
     pairs, cases = SyntheticSet(demo.shown), []
     for case_id in pairs.case_ids:
