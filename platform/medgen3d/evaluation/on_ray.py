@@ -28,23 +28,23 @@ def map_on_ray(progress: Progress) -> MapItems:
 
 
 def _results(function: Any, items: Sequence[Any], told: Callable[[int], None]) -> list[Any]:
-    """The results in the order of the items, with a bounded number of tasks under way."""
+    """The results in the order of the items, with a bounded number of tasks under way.
+
+    After an error those under way are left to end by themselves: they are few and short, and Ray can crash when a task
+    is cancelled just as it ends.
+    """
     task = ray.remote(num_cpus=1)(_apply)
     results: dict[int, Any] = {}
     at_work: dict[Any, int] = {}
     waiting = list(reversed(range(len(items))))
     slots = _num_slots()
-    try:
-        while waiting or at_work:
-            while waiting and len(at_work) < slots:
-                place = waiting.pop()
-                at_work[task.remote(function, items[place])] = place
-            for done in ray.wait(list(at_work))[0]:
-                results[at_work.pop(done)] = _unwrapped(ray.get(done))
-                told(len(results))
-    finally:
-        for unfinished in at_work:
-            ray.cancel(unfinished)
+    while waiting or at_work:
+        while waiting and len(at_work) < slots:
+            place = waiting.pop()
+            at_work[task.remote(function, items[place])] = place
+        for done in ray.wait(list(at_work))[0]:
+            results[at_work.pop(done)] = _unwrapped(ray.get(done))
+            told(len(results))
     return [results[place] for place in range(len(items))]
 
 
