@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from medgen3d import cli
 from medgen3d.artifacts.prepared_set import PreparedSet
+from medgen3d.artifacts.report import read_report
 from medgen3d.artifacts.synthetic_set import SyntheticSet
 from medgen3d.core.hashing import sha256_of
 from medgen3d.ingest.phantom import LABELS, write_phantoms
@@ -25,7 +26,7 @@ def medgen3d(root: Path, *words: object) -> str:
     """Run one command in this process and on its cluster; what it says on stdout."""
     choices = (f"storage.root={root / 'store'}", "cluster.num_workers=2", "synthesis.batch=1")
     settings = ["--preset", "smoke", *(word for choice in choices for word in ("--set", choice))]
-    result = CliRunner().invoke(cli.app, [*map(str, words), *(settings if words[0] != "report" else [])])
+    result = CliRunner().invoke(cli.app, [*map(str, words), *settings])
     assert result.exit_code == 0, result.output
     return result.stdout
 
@@ -40,19 +41,18 @@ def source(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def said(ray_cluster, source) -> dict[str, str]:
-    """Everything, from ingest to report, with two training workers; what each command said."""
+    """Everything, from ingest to a champion, with two training workers; what each command said."""
     root = source.parent
-    synthesize = ("synthesize", "--pipeline", "chests@champion", "--count", NUM_PAIRS, "--seed", SEED)
+    synthesize = ("synthesize", "--pipeline", "chests@candidate", "--count", NUM_PAIRS, "--seed", SEED)
+    sets = ("--real", root / "prepared", "--synthetic", root / "pairs")
     return {
         "ingest": medgen3d(root, "ingest", source, "--out", root / "prepared", "--name", "chests"),
         "train": medgen3d(root, "train", "all", "--data", root / "prepared"),
         "create": medgen3d(root, "pipeline", "create", "chests"),
-        "promote": medgen3d(root, "pipeline", "promote", "chests"),
-        "list": medgen3d(root, "pipeline", "list"),
         "synthesize": medgen3d(root, *synthesize, "--out", root / "pairs"),
-        "report": medgen3d(
-            root, "report", "--real", root / "prepared", "--synthetic", root / "pairs", "--out", root / "report"
-        ),
+        "evaluate": medgen3d(root, "evaluate", *sets, "--out", root / "report", "--pipeline", "chests@1"),
+        "promote": medgen3d(root, "pipeline", "promote", "chests", "--report", root / "report", "--force"),
+        "list": medgen3d(root, "pipeline", "list"),
     }
 
 
@@ -66,10 +66,10 @@ def test_each_step_says_what_it_made(said, source):
     for stage in STAGES:
         assert f"{stage}: registered as chests.{stage} version 1" in said["train"]
     assert "chests.pipeline version 1, the candidate" in said["create"]
-    assert "chests.pipeline version 1, now the champion" in said["promote"]
-    assert "candidate, champion" in said["list"]
     assert f"{NUM_PAIRS} pairs drawn" in said["synthesize"]
-    assert str(source.parent / "report" / "report.html") in said["report"]
+    assert str(source.parent / "report" / "report.html") in said["evaluate"]
+    assert "chests.pipeline version 1, now the champion (report: failed, forced: the report misses" in said["promote"]
+    assert "candidate, champion" in said["list"]
 
 
 def test_pairs_have_the_grid_orientation_type_and_label_ids_of_the_source(pairs, source):
@@ -128,7 +128,20 @@ def test_the_same_seed_gives_the_same_files_whatever_the_number_of_workers(pairs
 def test_the_report_is_one_page_that_says_that_these_are_phantoms(said, source):
     page = (source.parent / "report" / "report.html").read_text()
     assert "data:image/png;base64," in page
-    assert "phantom" in page.lower()
+    assert "PHANTOM DATA" in page
     assert 'src="http' not in page
-    figures = json.loads((source.parent / "report" / "report.json").read_text())
-    assert figures
+
+
+def test_the_report_has_every_section_but_usefulness_and_asks_every_stage_which_cases_it_knows(said, source):
+    report = read_report(source.parent / "report")
+    assert [section.name for section in report.sections if section.not_run] == ["usefulness"]
+    asked = {figure.name for figure in report.figures if figure.name.startswith("novelty.membership.")}
+    assert asked == {f"novelty.membership.{stage}" for stage in STAGES}
+    assert (report.pipeline.name, report.pipeline.version) == ("chests", 1)
+
+
+def test_a_pipeline_whose_report_misses_goals_is_refused_without_force(said, source):
+    words = ("pipeline", "promote", "chests", "--report", source.parent / "report")
+    result = CliRunner().invoke(cli.app, [*map(str, words), "--set", f"storage.root={source.parent / 'store'}"])
+    assert result.exit_code == 2
+    assert "chests.pipeline version 1 is not promoted: the report misses" in result.stderr
