@@ -1,10 +1,9 @@
 """What is kept of the cases of an evaluation, each of which is read once; and what they are measured with."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from medgen3d.artifacts.usefulness import Usefulness
 from medgen3d.evaluation.agreement import AgreementMeasures, measure_agreement
@@ -17,6 +16,9 @@ from medgen3d.evaluation.judge import Judge
 from medgen3d.evaluation.plausibility import MaskMeasures, measure_mask
 from medgen3d.evaluation.sets import LabelledSet, Sets
 
+if TYPE_CHECKING:  # torch is loaded when a stage is
+    from medgen3d_stages.chain import TrainedStage
+
 Measure = TypeVar("Measure")
 
 
@@ -26,13 +28,13 @@ class Instruments:
 
     judge: A segmenter that was trained on real pairs only.
     extractor: A pretrained network that describes images, besides the judge's encoder.
-    bundles: {stage: folder} of the pipeline's stages, to ask them which cases they know.
+    stages: Of the pipeline, by name, to ask them which cases they know.
     usefulness: The trials of a usefulness study.
     """
 
     judge: Judge | None = None
     extractor: Extractor | None = None
-    bundles: Mapping[str, Path] = field(default_factory=dict)
+    stages: "Mapping[str, TrainedStage]" = field(default_factory=dict)
     usefulness: Usefulness | None = None
 
     @property
@@ -70,20 +72,21 @@ def measure_sets(sets: Sets, instruments: Instruments, map_items: MapItems) -> M
     Raises:
         Medgen3dError: A case cannot be read or used; it is named.
     """
+    judge, extractors = instruments.judge, instruments.extractors
     real, synthetic = (
-        map_items(f"measure {kind} cases", partial(_measure, labelled, instruments), labelled.case_ids)
+        map_items(f"measure {kind} cases", partial(_measure, labelled, judge, extractors), labelled.case_ids)
         for kind, labelled in (("real", sets.real), ("synthetic", sets.synthetic))
     )
     if sets.train is None:
         return Measured(real, synthetic, [])
-    describe = partial(_describe, sets.train, instruments)
+    describe = partial(_describe, sets.train, judge)
     return Measured(real, synthetic, map_items("describe training cases", describe, sets.train.case_ids))
 
 
-def _measure(labelled: LabelledSet, instruments: Instruments, case_id: str) -> CaseMeasures:
+def _measure(labelled: LabelledSet, judge: Judge | None, extractors: Sequence[Extractor], case_id: str) -> CaseMeasures:
     image, mask = labelled.read(case_id)
-    num_labels, spacing_mm, judge = len(labelled.labels), labelled.spacing_mm, instruments.judge
-    fidelity = measure_fidelity(image, instruments.extractors)
+    num_labels, spacing_mm = len(labelled.labels), labelled.spacing_mm
+    fidelity = measure_fidelity(image, extractors)
     return CaseMeasures(
         mask=measure_mask(mask, num_labels, spacing_mm),
         consistency=measure_consistency(image, mask, num_labels),
@@ -93,7 +96,6 @@ def _measure(labelled: LabelledSet, instruments: Instruments, case_id: str) -> C
     )
 
 
-def _describe(labelled: LabelledSet, instruments: Instruments, case_id: str) -> CaseFingerprint:
+def _describe(labelled: LabelledSet, judge: Judge | None, case_id: str) -> CaseFingerprint:
     image, mask = labelled.read(case_id)
-    judge = instruments.judge
     return describe_case(image, mask, JudgeExtractor(judge).features(image) if judge else None)

@@ -5,12 +5,10 @@ The work is spread over cases here; what it means is said in `novelty` and `memb
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from medgen3d.artifacts.bundle import read_bundle
 from medgen3d.artifacts.figures import Figure
 from medgen3d.artifacts.prepared_set import PreparedSet
 from medgen3d.core.seeds import stream_seed
@@ -32,7 +30,7 @@ def memorisation(
     sets: Sets,
     train: LabelledSet,
     measured: Measured,
-    bundles: Mapping[str, Path],
+    stages: "Mapping[str, TrainedStage]",
     map_items: MapItems,
     rng: np.random.Generator,
 ) -> Findings:
@@ -42,7 +40,7 @@ def memorisation(
         sets: What is compared.
         train: What the stages were trained on.
         measured: Fingerprints of all cases.
-        bundles: {stage: folder} of the stages that are asked which cases they know; may be empty.
+        stages: Those that are asked which cases they know, by name; may be empty.
         map_items: Spreads the work over cases.
         rng: Draws resamples.
     """
@@ -50,19 +48,18 @@ def memorisation(
         map_items(f"nearest training cases of {kind} cases", partial(nearest, train=measured.train), cases)
         for kind, cases in zip(("real", "synthetic"), measured.both(lambda case: case.fingerprint), strict=True)
     )
-    figures = [_membership(stage, root, sets.real, train, map_items, rng) for stage, root in bundles.items()]
+    figures = [_membership(trained, sets.real, train, map_items, rng) for trained in stages.values()]
     return novelty(synthetic, held_out, sets.synthetic, train, figures)
 
 
 def _membership(
-    stage: str, root: Path, real: LabelledSet, train: LabelledSet, map_items: MapItems, rng: np.random.Generator
+    trained: "TrainedStage", real: LabelledSet, train: LabelledSet, map_items: MapItems, rng: np.random.Generator
 ) -> Figure:
-    known, new = train.prepared, real.prepared
+    stage, known, new = trained.stage.name, train.prepared, real.prepared
     if known is None or new is None or known.info.plane != new.info.plane:
         note = "It needs real and training cases from prepared sets with the same plane."
         name = f"novelty.membership.{stage}"
         return Figure(name=name, title=f"Membership inference, {stage}: AUC", value=None, num=0, note=note)
-    trained = read_bundle(root).trained_stage()
     of_known, of_new = (
         map_items(f"membership, {stage}", partial(_score, trained, prepared), _spread(labelled.case_ids))
         for prepared, labelled in ((known, train), (new, real))

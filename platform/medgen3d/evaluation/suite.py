@@ -93,7 +93,7 @@ def _makers(sets: Sets, instruments: Instruments, measured: Measured, map_items:
         real, synthetic = ([case.agreement for case in cases if case.agreement] for cases in measured[:2])
         makers["agreement"] = lambda rng: agreement(real, synthetic, labels, rng, judge.name)
     if train := sets.train:
-        makers["novelty"] = lambda rng: memorisation(sets, train, measured, instruments.bundles, map_items, rng)
+        makers["novelty"] = lambda rng: memorisation(sets, train, measured, instruments.stages, map_items, rng)
     if results:
         makers["usefulness"] = lambda _rng: usefulness(results)
     return makers

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from medgen3d.artifacts.bundle import read_bundle
 from medgen3d.artifacts.gates import Gate, default_gates, read_gates
 from medgen3d.artifacts.report import EvaluatedPipeline, Report
 from medgen3d.artifacts.usefulness import Usefulness, read_usefulness
@@ -94,8 +95,8 @@ def plan_evaluation(
 
 def sections_of(planned: Evaluation) -> dict[str, str]:
     """{title of a section: what it will be made of, or why it will not}."""
-    sets, instruments = planned.sets, _instruments(planned, judge=None)
-    reasons = missing(sets, instruments)
+    sets = planned.sets
+    reasons = missing(sets, Instruments(usefulness=planned.usefulness))
     if planned.segmenter != NO_SEGMENTER:
         reasons.pop("agreement")
     cases = f"{len(sets.real.case_ids)} real and {len(sets.synthetic.case_ids)} synthetic cases"
@@ -109,13 +110,14 @@ def run_evaluation(planned: Evaluation, config: ExperimentConfig, progress: Prog
         Medgen3dError: A case cannot be read, or the segmenter cannot be had.
         KeyboardInterrupt: Its training was stopped; the same call goes on with it.
     """
-    judge = None if planned.segmenter == NO_SEGMENTER else _judge(planned, config, progress)
-    instruments = _instruments(planned, judge)
+    stages = {stage: read_bundle(root).trained_stage() for stage, root in planned.bundles.items()}
+    instruments = Instruments(
+        judge=None if planned.segmenter == NO_SEGMENTER else _judge(planned, config, progress),
+        extractor=planned.extractor,
+        stages=stages,
+        usefulness=planned.usefulness,
+    )
     return evaluate(planned.sets, instruments, planned.gates, planned.out, map_on_ray(progress))
-
-
-def _instruments(planned: Evaluation, judge: SegmenterJudge | None) -> Instruments:
-    return Instruments(judge=judge, extractor=planned.extractor, bundles=planned.bundles, usefulness=planned.usefulness)
 
 
 def _judge(planned: Evaluation, config: ExperimentConfig, progress: Progress) -> SegmenterJudge:

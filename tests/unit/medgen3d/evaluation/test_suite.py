@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from medgen3d.artifacts.bundle import read_bundle
 from medgen3d.artifacts.gates import Gate, default_gates
 from medgen3d.artifacts.prepared_set import PreparedSet
 from medgen3d.artifacts.report import read_report
@@ -180,8 +181,9 @@ def test_every_stage_of_a_pipeline_is_asked_which_cases_it_knows(
 ):
     real = make_prepared(tmp_path / "real", test=range(100, 102), train=range(200, 202), plane=(16, 24))
     sets = open_sets(real, make_synthetic(tmp_path / "pairs", dataset_digest=PreparedSet(real).digest))
-    found = figures(evaluate(sets, Instruments(bundles=tiny_pipeline), default_gates(), tmp_path / "out"))
-    for stage in tiny_pipeline:
+    stages = {stage: read_bundle(root).trained_stage() for stage, root in tiny_pipeline.items()}
+    found = figures(evaluate(sets, Instruments(stages=stages), default_gates(), tmp_path / "out"))
+    for stage in stages:
         figure = found[f"novelty.membership.{stage}"]
         assert 0 <= figure.value <= 1
         assert figure.num == 2
@@ -193,7 +195,7 @@ def test_without_held_out_cases_of_the_same_plane_membership_is_not_measured(
     train = make_prepared(tmp_path / "train", plane=(16, 24))
     synthetic = make_synthetic(tmp_path / "pairs", dataset_digest=PreparedSet(train).digest)
     sets = open_sets(make_decathlon(tmp_path / "real"), synthetic, train)
-    bundles = {"refiner": tiny_pipeline["refiner"]}
-    found = figures(evaluate(sets, Instruments(bundles=bundles), default_gates(), tmp_path / "out"))
+    stages = {"refiner": read_bundle(tiny_pipeline["refiner"]).trained_stage()}
+    found = figures(evaluate(sets, Instruments(stages=stages), default_gates(), tmp_path / "out"))
     assert found["novelty.membership.refiner"].value is None
     assert "prepared sets with the same plane" in found["novelty.membership.refiner"].note
