@@ -145,7 +145,8 @@ def test_the_dataset_of_a_bundle_comes_from_the_training_split_alone(tmp_path):
         )
     ]
     given = {"name": "toy", "modality": "CT", "labels": {2: "liver"}, "spacing_mm": (5, 1, 1), "plane": (8, 8)}
-    rest = {"intensity": {}, "inverse": Intensity(low=-5, high=5), "seed": 0, "patients_known": True, "cases": cases}
+    rule = {"kind": "hu_window", "low": -5, "high": 5}
+    rest = {"intensity": rule, "inverse": Intensity(low=-5, high=5), "seed": 0, "patients_known": True, "cases": cases}
     write_info(tmp_path, DatasetInfo(**given, **rest))
     prepared = PreparedSet(tmp_path)
     dataset = BundleDataset.of(prepared)
@@ -163,15 +164,22 @@ def test_reading_a_bundle_loads_no_torch(tmp_path, write_toy_bundle):
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+_DIFFUSION = {"channels": [8, 8], "attention_levels": [False, False]}
+_TINY = {
+    "mask_generator": _DIFFUSION,
+    "image_sequence_generator": {"channels": [8, 8]},
+    "refiner": _DIFFUSION,
+    "segmenter": {"channels": 8, "num_res_blocks": [1, 1]},
+}
+
+
 @pytest.fixture
 def write_trained(tmp_path, write_toy_bundle) -> Callable[..., Path]:
     """write_trained(stage, **fields of the info): a bundle with a tiny stage's fresh weights."""
 
     def write(name: str = "mask_generator", **changes: object) -> Path:
         info = read_bundle(write_toy_bundle(tmp_path / "toy", name)).info
-        config = {"channels": [8, 8]}
-        if name != "image_sequence_generator":
-            config |= {"attention_levels": [False, False]}
+        config = _TINY[name]
         stage = make_stage(name, config_type(name)(**config), DataSpec(**info.spec))
         networks = stage.build()
         weights = named_weights({name: networks[name] for name in stage.sampled})
