@@ -59,7 +59,7 @@ def auc(trained, known, new):
 
 def test_an_over_fitted_stage_gives_its_training_cases_away(mask_generator):
     known, new = [example(seed) for seed in range(6)], [example(seed) for seed in range(100, 106)]
-    over_fit(mask_generator, known, steps=150)
+    over_fit(mask_generator, known, steps=60)
 
     assert auc(mask_generator, known, new) > 0.8
 

@@ -64,9 +64,11 @@ def noisy(each):
 
 @pytest.mark.parametrize("change", [tuple, flipped, shifted, noisy])
 def test_a_copied_training_case_is_a_near_copy_and_the_new_ones_are_not(change):
-    found = figures([change(TRAIN_CASES[3]), case(200), case(201), case(202)])
+    findings = judged([case(200), case(201), change(TRAIN_CASES[3]), case(202)])
 
-    assert [found[name].value for name in ("near_copies", "near_copies_image", "near_copies_mask")] == [0.25] * 3
+    assert findings.section.figures[0].name == "novelty.near_copies"
+    assert findings.section.figures[0].value == 0.25
+    assert findings.section.tables[1].rows[0][:2] == ["syn_2", "train_3"]
 
 
 def test_a_new_image_for_a_copied_mask_is_no_near_copy_but_its_mask_is_one():
