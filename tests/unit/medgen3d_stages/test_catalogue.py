@@ -5,7 +5,7 @@ from medgen3d_stages.contract import DataSpec
 
 
 def test_the_stages_are_named_in_the_order_of_the_chain():
-    assert STAGE_NAMES == ("mask_generator", "image_sequence_generator", "refiner")
+    assert STAGE_NAMES == ("mask_generator", "image_sequence_generator", "refiner", "segmenter")
 
 
 @pytest.mark.parametrize("name", STAGE_NAMES)
