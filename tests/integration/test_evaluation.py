@@ -4,22 +4,14 @@ import json
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from medgen3d import cli
-from medgen3d.artifacts.bundle import BundleDataset
-from medgen3d.artifacts.manifest import SyntheticSetInfo
 from medgen3d.artifacts.prepared_set import PreparedSet
 from medgen3d.artifacts.report import read_report
-from medgen3d.artifacts.synthetic_set import merge_parts, open_for_writing, write_case, write_part
-from medgen3d.config.load import load_config
 from medgen3d.core.errors import DataError
-from medgen3d.core.volume import Volume, affine_from_spacing
 from medgen3d.evaluation.on_ray import map_on_ray
-from medgen3d.ingest.on_ray import ingest
-from medgen3d.ingest.phantom import write_phantoms
 
 pytestmark = [pytest.mark.timeout(600), pytest.mark.usefixtures("ray_cluster")]
 
@@ -70,47 +62,12 @@ def test_a_task_computes_with_one_torch_thread():
 
 
 @pytest.fixture(scope="module")
-def root(ray_cluster, tmp_path_factory) -> Path:
+def root(prepared_heads, copy_as_pairs, tmp_path_factory) -> Path:
     """Prepared heads, and a synthetic set that holds the very cases of its test split."""
     root = tmp_path_factory.mktemp("evaluation")
-    write_phantoms("brain_mr", 12, 0, root / "phantoms", size=(8, 16, 16))
-    ingest(root / "phantoms", root / "prepared", load_config(presets=["smoke"]).ingest, seed=0, name="heads")
-    copy_as_pairs(PreparedSet(root / "prepared"), root / "pairs")
+    (root / "prepared").symlink_to(prepared_heads.root)
+    copy_as_pairs(prepared_heads, prepared_heads.info.case_ids("test"), root / "pairs")
     return root
-
-
-def copy_as_pairs(prepared: PreparedSet, out: Path) -> None:
-    common = BundleDataset.of(prepared).model_dump(
-        include={"modality", "phantom", "labels", "spacing_mm", "axis_codes", "image_dtype"}
-    )
-    info = SyntheticSetInfo(
-        dataset_name="heads",
-        dataset_digest=prepared.digest,
-        pipeline_name="heads",
-        pipeline_version=7,
-        seed=1,
-        config_hash="c" * 64,
-        weights_sha256={"refiner": "f" * 64},
-        batch=1,
-        threads=1,
-        device="cpu",
-        **common,
-    )
-    open_for_writing(out, info)
-    rows = []
-    for number, case_id in enumerate(prepared.info.case_ids("test")):
-        case = prepared.read(case_id)
-        inside = (slice(None), case.box.rows, case.box.columns)
-        image, mask = (
-            Volume(voxels=voxels, affine=affine_from_spacing(prepared.info.spacing_mm))
-            for voxels in (
-                case.intensity.from_unit(case.image[inside]),
-                prepared.info.label_table.to_original(case.mask[inside].astype(np.int64)),
-            )
-        )
-        rows.append(write_case(out, info, case_id=f"syn_{number:05d}", number=number, image=image, mask=mask))
-    write_part(out, info, 0, rows)
-    merge_parts(out)
 
 
 def evaluate(root: Path, out: Path, *words: object):

@@ -12,6 +12,7 @@ from medgen3d import cli
 from medgen3d.artifacts.prepared_set import PreparedSet
 from medgen3d.artifacts.report import read_report
 from medgen3d.artifacts.synthetic_set import SyntheticSet
+from medgen3d.config.experiment import CHAIN
 from medgen3d.core.hashing import sha256_of
 from medgen3d.ingest.phantom import LABELS, write_phantoms
 
@@ -19,7 +20,6 @@ pytestmark = pytest.mark.timeout(600)
 
 NUM_PAIRS, SEED = 2, 5
 IDS = {0, *LABELS["thorax_ct"]}  # with gaps
-STAGES = ("mask_generator", "image_sequence_generator", "refiner")
 
 
 def medgen3d(root: Path, *words: object) -> str:
@@ -63,7 +63,7 @@ def pairs(said, source) -> Path:
 
 def test_each_step_says_what_it_made(said, source):
     assert f"Prepared set: {source.parent / 'prepared'}" in said["ingest"]
-    for stage in STAGES:
+    for stage in CHAIN:
         assert f"{stage}: registered as chests.{stage} version 1" in said["train"]
     assert "chests.pipeline version 1, the candidate" in said["create"]
     assert f"{NUM_PAIRS} pairs drawn" in said["synthesize"]
@@ -118,7 +118,7 @@ def test_segmenters_find_the_pairs_and_the_original_label_ids_in_dataset_json(pa
 
 
 def test_the_same_seed_gives_the_same_files_whatever_the_number_of_workers(pairs, source, tmp_path):
-    twice = [word for stage in STAGES for word in ("--set", f"synthesis.num_actors.{stage}=2")]
+    twice = [word for stage in CHAIN for word in ("--set", f"synthesis.num_actors.{stage}=2")]
     again = ("synthesize", "--pipeline", "chests", "--count", NUM_PAIRS, "--seed", SEED, "--out", tmp_path / "again")
     medgen3d(source.parent, *again, *twice, "--set", "synthesis.cpus_per_actor=0.25")
     for path in sorted(pairs.glob("*/*.nii.gz")):
@@ -136,7 +136,7 @@ def test_the_report_has_every_section_but_usefulness_and_asks_every_stage_which_
     report = read_report(source.parent / "report")
     assert [section.name for section in report.sections if section.not_run] == ["usefulness"]
     asked = {figure.name for figure in report.figures if figure.name.startswith("novelty.membership.")}
-    assert asked == {f"novelty.membership.{stage}" for stage in STAGES}
+    assert asked == {f"novelty.membership.{stage}" for stage in CHAIN}
     assert (report.pipeline.name, report.pipeline.version) == ("chests", 1)
 
 

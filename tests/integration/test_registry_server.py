@@ -16,9 +16,10 @@ import pytest
 from PIL import Image
 
 from medgen3d.artifacts.bundle import read_bundle
+from medgen3d.config.experiment import CHAIN
 from medgen3d.core.errors import ArtifactError, RegistryError
 from medgen3d.registry.bundles import register_bundle, resolve_bundle
-from medgen3d.registry.pipeline import STAGES, create_pipeline, list_pipelines, resolve_pipeline
+from medgen3d.registry.pipeline import create_pipeline, list_pipelines, resolve_pipeline
 from medgen3d.registry.promotion import promote
 from medgen3d.registry.tracking import RunLog, Tracking, start_run
 from medgen3d.registry.versions import fetch, find_version, list_versions
@@ -89,7 +90,7 @@ def test_a_run_is_tracked_over_http(tracking):
 
 
 def test_bundles_and_pipelines_travel_through_the_server_to_another_machine(tracking, tmp_path, write_toy_bundle):
-    for stage in STAGES:
+    for stage in CHAIN:
         register(tracking, tmp_path / "bundle", write_toy_bundle, stage, name="travel")
     created = create_pipeline(tracking, "travel")
     assert created.version.aliases == ("candidate",)

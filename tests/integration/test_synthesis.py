@@ -10,16 +10,15 @@ import pytest
 
 from medgen3d.artifacts.prepared_set import PreparedSet
 from medgen3d.artifacts.synthetic_set import SyntheticSet
-from medgen3d.config.experiment import IngestConfig, SynthesisConfig
+from medgen3d.config.experiment import CHAIN, IngestConfig, SynthesisConfig
 from medgen3d.core.errors import DataError
 from medgen3d.core.hashing import sha256_of
 from medgen3d.ingest.on_ray import ingest
 from medgen3d.synthesis.on_ray import WRITTEN, synthesize
-from medgen3d.synthesis.plan import STAGES
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 ONE = SynthesisConfig(batch=2, cpus_per_actor=0.25)
-TWO = SynthesisConfig(batch=2, cpus_per_actor=0.25, num_actors=dict.fromkeys(STAGES, 2))
+TWO = SynthesisConfig(batch=2, cpus_per_actor=0.25, num_actors=dict.fromkeys(CHAIN, 2))
 
 
 def hashes(root: Path) -> dict[str, str]:
@@ -55,7 +54,7 @@ def test_pairs_lie_on_one_grid_in_the_training_datas_orientation_spacing_and_lab
 
 def test_progress_is_told_for_every_stage_up_to_the_end(five):
     _, _, seen = five
-    assert seen[-1] == (dict.fromkeys((*STAGES, WRITTEN), 5), 5)
+    assert seen[-1] == (dict.fromkeys((*CHAIN, WRITTEN), 5), 5)
 
 
 def test_the_set_can_be_ingested_like_any_other_and_its_masks_come_back(five, tmp_path):

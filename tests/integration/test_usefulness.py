@@ -6,17 +6,12 @@ import pytest
 from typer.testing import CliRunner
 
 from medgen3d import cli
-from medgen3d.artifacts.bundle import BundleDataset
-from medgen3d.artifacts.manifest import SyntheticSetInfo
 from medgen3d.artifacts.prepared_set import PreparedSet
-from medgen3d.artifacts.synthetic_set import SyntheticSet, merge_parts, open_for_writing, write_case, write_part
+from medgen3d.artifacts.synthetic_set import SyntheticSet
 from medgen3d.artifacts.usefulness import Usefulness, read_usefulness, write_usefulness
 from medgen3d.config.load import load_config
 from medgen3d.core.hashing import sha256_of
-from medgen3d.core.volume import Volume, affine_from_spacing
 from medgen3d.evaluation.usefulness import usefulness
-from medgen3d.ingest.on_ray import ingest
-from medgen3d.ingest.phantom import write_phantoms
 from medgen3d.registry.tracking import Tracking
 from medgen3d.registry.versions import list_models
 
@@ -31,41 +26,9 @@ def root(ray_cluster, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def prepared(root) -> PreparedSet:
-    write_phantoms("brain_mr", 12, 0, root / "phantoms", size=(8, 16, 16))
-    ingest(root / "phantoms", root / "prepared", load_config(presets=["smoke"]).ingest, seed=0, name="heads")
-    return PreparedSet(root / "prepared")
-
-
-def copy_as_pairs(prepared: PreparedSet, out: Path) -> None:
-    """Real cases as a synthetic set: what a generator that has seen all cases might have drawn elsewhere."""
-    common = BundleDataset.of(prepared).model_dump(
-        include={"modality", "phantom", "labels", "spacing_mm", "axis_codes", "image_dtype"}
-    )
-    info = SyntheticSetInfo(
-        dataset_name="heads",
-        dataset_digest=prepared.digest,
-        pipeline_name="heads",
-        pipeline_version=7,
-        seed=1,
-        config_hash="c" * 64,
-        weights_sha256={"refiner": "f" * 64},
-        batch=1,
-        threads=1,
-        device="cpu",
-        **common,
-    )
-    open_for_writing(out, info)
-    rows = []
-    for number, case_id in enumerate(prepared.info.case_ids("train")[:NUM_PAIRS]):
-        case = prepared.read(case_id)
-        inside = (slice(None), case.box.rows, case.box.columns)
-        affine = affine_from_spacing(info.spacing_mm)
-        image = Volume(voxels=prepared.info.inverse.from_unit(case.image[inside]), affine=affine)
-        mask = Volume(voxels=info.label_table.to_original(case.mask[inside]), affine=affine)
-        rows.append(write_case(out, info, case_id=f"syn_{number:05d}", number=number, image=image, mask=mask))
-    write_part(out, info, 0, rows)
-    merge_parts(out)
+def prepared(prepared_heads, root) -> PreparedSet:
+    (root / "prepared").symlink_to(prepared_heads.root)
+    return prepared_heads
 
 
 def study(root: Path, *words: str) -> str:
@@ -78,10 +41,10 @@ def study(root: Path, *words: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def said(root, prepared) -> str:
+def said(root, prepared, copy_as_pairs) -> str:
     """The study, whose pairs of the generator with all cases are there from the beginning; what it said."""
     folder = f"n{len(prepared.info.case_ids('train')):03d}"
-    copy_as_pairs(prepared, root / "study" / folder / "pairs")
+    copy_as_pairs(prepared, prepared.info.case_ids("train")[:NUM_PAIRS], root / "study" / folder / "pairs")
     return study(root)
 
 

@@ -28,7 +28,8 @@ if TYPE_CHECKING:  # torch stays out of what the command line imports
     from medgen3d_stages.chain import TrainedStage
 
 CONFIG, WEIGHTS, PROVENANCE, PREVIEW = "config.json", "weights.safetensors", "provenance.json", "preview.png"
-FILES = (CONFIG, WEIGHTS, PROVENANCE, PREVIEW)
+FILES = (CONFIG, WEIGHTS, PROVENANCE)
+"""What every bundle holds; a preview may show a real case, so bundles that leave the house are without."""
 REMEDY = "Restore the bundle, fetch it again, or train the stage again."
 Config = TypeVar("Config")
 
@@ -162,7 +163,7 @@ class Bundle:
 
 
 def write_bundle(
-    root: Path, info: BundleInfo, weights: "dict[str, Tensor]", provenance: Provenance, preview_png: bytes
+    root: Path, info: BundleInfo, weights: "dict[str, Tensor]", provenance: Provenance, preview_png: bytes | None
 ) -> None:
     """Write a bundle; `root` is whole or not there, and a bundle that is already there is replaced.
 
@@ -171,7 +172,7 @@ def write_bundle(
         info: Which stage this is, how it is built and on what data.
         weights: The `named_weights` of the stage's sampled networks.
         provenance: Where the bundle comes from.
-        preview_png: A picture of samples, as a PNG file's bytes.
+        preview_png: A picture of samples, as a PNG file's bytes; None: the bundle is to hold none.
 
     Raises:
         DataError: A weight is NaN or infinite: the training diverged.
@@ -186,7 +187,8 @@ def write_bundle(
         _save_weights(unfinished / WEIGHTS, weights)
         write_versioned(unfinished / CONFIG, info)
         write_versioned(unfinished / PROVENANCE, provenance)
-        (unfinished / PREVIEW).write_bytes(preview_png)
+        if preview_png is not None:
+            (unfinished / PREVIEW).write_bytes(preview_png)
         if root.exists():
             shutil.rmtree(root)
         unfinished.rename(root)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from medgen3d.artifacts.bundle import FILES, PREVIEW, WEIGHTS, read_bundle, read_weights, write_bundle
+from medgen3d.artifacts.bundle import FILES, WEIGHTS, read_bundle, read_weights, write_bundle
 from medgen3d.artifacts.versioned_json import read_versioned, write_versioned
 from medgen3d.config.experiment import CHAIN
 from medgen3d.core.errors import ArtifactError, DataError
@@ -88,6 +88,8 @@ class Pipeline:
 def write_portable(root: Path, pipeline: Pipeline, *, half: bool) -> PortablePipeline:
     """Write a pipeline as a folder that needs no registry, in place of an older one; its card is left as it is.
 
+    Previews stay behind: that of a stage may show a real case.
+
     Args:
         root: The folder.
         pipeline: With its bundles on this machine.
@@ -143,7 +145,7 @@ def _copy_bundle(source: Path, target: Path, *, half: bool) -> None:
     weights = read_weights(source)
     if half:
         weights = {name: _halved(f"{bundle.info.stage}: {name}", tensor) for name, tensor in weights.items()}
-    write_bundle(target, bundle.info, weights, bundle.provenance, (source / PREVIEW).read_bytes())
+    write_bundle(target, bundle.info, weights, bundle.provenance, preview_png=None)
 
 
 def _halved(name: str, tensor: "Tensor") -> "Tensor":

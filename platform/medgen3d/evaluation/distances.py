@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from scipy.stats import wasserstein_distance
 
 from medgen3d.artifacts.figures import Figure
-from medgen3d.evaluation.floor import against_floor, bootstrap_interval
+from medgen3d.evaluation.floor import Floored, against_floor, bootstrap_interval
 
 Measures = NDArray[np.floating[Any]]
 Distance = Callable[[Sequence[Any], Sequence[Any]], float]
@@ -41,6 +41,11 @@ def distance_figure(
     found = against_floor(list(real), list(synthetic), distance, rng)
     if found.floor == 0:
         note = f"{note} Real cases do not differ in it: the floor is 0, and there is no ratio.".strip()
+    return floored_figure(name, title, found, unit=unit, note=note)
+
+
+def floored_figure(name: str, title: str, found: Floored, *, unit: str = "", note: str = "") -> Figure:
+    """A distance that `against_floor` has measured, as a figure."""
     return Figure(
         name=name,
         title=title,

@@ -8,11 +8,12 @@ from numpy.typing import NDArray
 
 from medgen3d.artifacts.figures import Figure, Picture, Section
 from medgen3d.artifacts.plots import intensity_plot
+from medgen3d.evaluation.distances import floored_figure
 from medgen3d.evaluation.diversity import Thumbnail, similarities, thumbnail
 from medgen3d.evaluation.extractors import KINDS, VIEWS, Extractor, ViewFeatures
 from medgen3d.evaluation.feature_distances import Features, frechet_distance, kernel_distance
 from medgen3d.evaluation.findings import Findings
-from medgen3d.evaluation.floor import Floored, against_floor, bootstrap_interval
+from medgen3d.evaluation.floor import against_floor, bootstrap_interval
 from medgen3d.evaluation.intensities import intensity, intensity_histogram
 
 INTENSITY_PLOT = "intensities.png"
@@ -82,7 +83,7 @@ def fidelity(
     histograms = [[case.histogram for case in cases] for cases in (real, synthetic)]
     title = "Intensity histograms: 1-Wasserstein distance"
     found = intensity(histograms[0], histograms[1], rng)
-    figures.append(_figure("fidelity.intensity", title, found, unit="shares of the intensity range"))
+    figures.append(floored_figure("fidelity.intensity", title, found, unit="shares of the intensity range"))
     return Findings(
         section=Section(
             name="fidelity", title="Fidelity", about=_about(extractors), figures=figures, pictures=[_PICTURE]
@@ -145,20 +146,7 @@ def _feature_figure(
         note = "It needs 4 real and 2 synthetic cases."
         return Figure(name=name, title=title, value=None, num=min(len(real) // 2, len(synthetic)), note=note)
     note = "0 is expected where nothing differs, of the floor as well." if distance is kernel_distance else ""
-    return _figure(name, title, against_floor(real, synthetic, distance, rng), note=note)
-
-
-def _figure(name: str, title: str, found: Floored, unit: str = "", note: str = "") -> Figure:
-    return Figure(
-        name=name,
-        title=title,
-        value=found.value,
-        floor=found.floor,
-        interval=(found.low, found.high),
-        num=found.num_per_side,
-        unit=unit,
-        note=note,
-    )
+    return floored_figure(name, title, against_floor(real, synthetic, distance, rng), note=note)
 
 
 def _about(extractors: Sequence[ExtractorIdentity]) -> str:

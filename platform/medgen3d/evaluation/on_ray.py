@@ -37,7 +37,7 @@ def _results(function: Any, items: Sequence[Any], told: Callable[[int], None]) -
     results: dict[int, Any] = {}
     at_work: dict[Any, int] = {}
     waiting = list(reversed(range(len(items))))
-    slots = _num_slots()
+    slots = num_slots(num_cpus=1)
     while waiting or at_work:
         while waiting and len(at_work) < slots:
             place = waiting.pop()
@@ -64,8 +64,8 @@ def _unwrapped(outcome: tuple[Any, Medgen3dError | None]) -> Any:
     return result
 
 
-def _num_slots() -> int:
-    """Tasks at a time. A local Ray has more logical CPUs than its machine has real ones."""
-    if len(ray.nodes()) == 1:
-        return os.cpu_count() or 1
-    return max(1, int(ray.cluster_resources().get("CPU", 1)))
+def num_slots(num_cpus: int) -> int:
+    """Tasks of `num_cpus` CPUs at a time. A local Ray has more logical CPUs than its machine has real ones."""
+    is_local = len(ray.nodes()) == 1
+    have = (os.cpu_count() or 1) if is_local else int(ray.cluster_resources().get("CPU", 1))
+    return max(1, have // num_cpus)

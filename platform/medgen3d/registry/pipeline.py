@@ -14,6 +14,7 @@ from mlflow.entities import LoggedModelInput
 from medgen3d.artifacts.bundle import WEIGHTS, BundleDataset, read_bundle
 from medgen3d.artifacts.pipeline import FILE, PinnedBundle, Pipeline, PipelineInfo
 from medgen3d.artifacts.versioned_json import read_versioned, write_versioned
+from medgen3d.config.experiment import CHAIN
 from medgen3d.core.errors import RegistryError
 from medgen3d.registry.builtin import PREFIX, resolve_builtin
 from medgen3d.registry.bundles import resolve_bundle
@@ -31,7 +32,6 @@ from medgen3d.registry.versions import (
     set_alias,
 )
 
-STAGES = ("mask_generator", "image_sequence_generator", "refiner")
 CANDIDATE, CHAMPION = "candidate", "champion"
 _SUFFIX = ".pipeline"
 _MUST_AGREE = ("name", "modality", "phantom", "labels", "spacing_mm", "plane")
@@ -60,12 +60,12 @@ def create_pipeline(tracking: Tracking, name: str, choices: Mapping[str, str] | 
     """
     tracking.require_answer()
     choices = choices or {}
-    for stage in choices.keys() - set(STAGES):
-        raise RegistryError(f"a pipeline has no stage {stage!r}; its stages are {', '.join(STAGES)}")
-    chosen = {stage: _chosen_bundle(tracking, check_name(name), stage, choices.get(stage, LATEST)) for stage in STAGES}
+    for stage in choices.keys() - set(CHAIN):
+        raise RegistryError(f"a pipeline has no stage {stage!r}; its stages are {', '.join(CHAIN)}")
+    chosen = {stage: _chosen_bundle(tracking, check_name(name), stage, choices.get(stage, LATEST)) for stage in CHAIN}
     bundles = {stage: (version, read_bundle(root).info.dataset) for stage, (version, root) in chosen.items()}
     _check_agreement(list(bundles.values()))
-    info = _info({stage: version for stage, (version, _) in bundles.items()}, bundles[STAGES[0]][1])
+    info = _info({stage: version for stage, (version, _) in bundles.items()}, bundles[CHAIN[0]][1])
     if info.dataset != name:
         raise RegistryError(f"the bundles were trained on {info.dataset}, so their pipeline cannot be called {name}")
     version = _register(tracking, info, [version for version, _ in bundles.values()])

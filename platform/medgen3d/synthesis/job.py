@@ -13,11 +13,11 @@ from medgen3d.artifacts.bundle import WEIGHTS, Bundle, read_bundle
 from medgen3d.artifacts.manifest import SyntheticSetInfo
 from medgen3d.artifacts.provenance import config_hash
 from medgen3d.artifacts.synthetic_set import damages, existing_rows, read_manifest
-from medgen3d.config.experiment import SynthesisConfig
+from medgen3d.config.experiment import CHAIN, SynthesisConfig
 from medgen3d.core.errors import ConfigError, DataError
 from medgen3d.core.hashing import sha256_of
 from medgen3d.synthesis.masks import GivenMasks, open_masks
-from medgen3d.synthesis.plan import STAGES, PlannedCase, Shape, numbers_in, plan_case, wanted_by_batch
+from medgen3d.synthesis.plan import PlannedCase, Shape, numbers_in, plan_case, wanted_by_batch
 from medgen3d.synthesis.sampling import options_changed, with_options
 
 Options = Mapping[str, Mapping[str, Any]]
@@ -98,10 +98,10 @@ def make_job(
     if count < 1:
         raise ConfigError(f"the number of cases must be at least 1, got {count}")
     out = Path(out).absolute()  # workers run in folders of their own
-    trained = {stage: read_bundle(Path(bundles[stage]).absolute()) for stage in STAGES}
+    trained = {stage: read_bundle(Path(bundles[stage]).absolute()) for stage in CHAIN}
     used = {stage: with_options(bundle, options.get(stage, {})) for stage, bundle in trained.items()}
     given = open_masks(masks, trained["mask_generator"].info.dataset, split) if masks else None
-    stages = tuple(stage for stage in STAGES if _draws(stage, config, given))
+    stages = tuple(stage for stage in CHAIN if _draws(stage, config, given))
     sampling = {stage: options_changed(trained[stage], used[stage]) for stage in stages}
     info = _identity(used, stages, name, version, seed, config).model_copy(
         update={

@@ -10,9 +10,9 @@ from collections.abc import Collection, Sequence
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
+from medgen3d.config.experiment import CHAIN
 from medgen3d.core.seeds import stream_seed
 
-STAGES = ("mask_generator", "image_sequence_generator", "refiner")
 _FIRST_DRAW = 0
 
 Shape = tuple[int, int, int]
@@ -45,7 +45,7 @@ def plan_case(run_seed: int, number: int, shapes: Sequence[tuple[int, int, int, 
         number=number,
         case_id=f"syn_{number:05d}",
         shape=(depth, height, width),
-        seeds={stage: stream_seed(run_seed, "case", number, stage, _FIRST_DRAW) for stage in STAGES},
+        seeds={stage: stream_seed(run_seed, "case", number, stage, _FIRST_DRAW) for stage in CHAIN},
     )
 
 

@@ -1,6 +1,5 @@
 """Trials as Ray tasks: a bounded number of them under way, each given out as soon as it is finished."""
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -10,6 +9,7 @@ import torch
 from medgen3d.artifacts.usefulness import Trial
 from medgen3d.config.experiment import UsefulnessConfig
 from medgen3d.core.errors import Medgen3dError
+from medgen3d.evaluation.on_ray import num_slots
 from medgen3d.recipes.usefulness.trial import TrialSpec, run_trial
 
 Show = Callable[..., None]
@@ -28,7 +28,8 @@ def run_trials(specs: Sequence[TrialSpec], show: Show) -> Iterator[Trial]:
         The trials in the order in which they are finished.
 
     Raises:
-        Medgen3dError: One of ours ended a trial; the others under way are given up.
+        Medgen3dError: One of ours ended a trial; those under way end with this process's Ray job. They are
+            not cancelled, since Ray can crash when a task is cancelled just as it ends.
     """
     config = specs[0].config
     options, num_steps = config.usefulness, config.training.segmenter.steps * len(specs)
@@ -37,21 +38,17 @@ def run_trials(specs: Sequence[TrialSpec], show: Show) -> Iterator[Trial]:
     tally = ray.remote(num_cpus=0)(_Tally).remote()
     waiting = list(reversed(specs))
     at_work: list[Any] = []
-    try:
-        while waiting or at_work:
-            while waiting and len(at_work) < _num_slots(options):
-                at_work.append(task.remote(waiting.pop(), tally))
-            done, at_work = ray.wait(at_work, timeout=_POLL_S)
-            show("trial steps", ray.get(tally.read.remote()), num_steps)
-            for each in done:
-                trial, error = ray.get(each)
-                if error is not None:
-                    raise error
-                yield trial
-                show("trials", len(specs) - len(waiting) - len(at_work), len(specs))
-    finally:
-        for unfinished in at_work:
-            ray.cancel(unfinished, force=True)
+    while waiting or at_work:
+        while waiting and len(at_work) < _num_slots(options):
+            at_work.append(task.remote(waiting.pop(), tally))
+        done, at_work = ray.wait(at_work, timeout=_POLL_S)
+        show("trial steps", ray.get(tally.read.remote()), num_steps)
+        for each in done:
+            trial, error = ray.get(each)
+            if error is not None:
+                raise error
+            yield trial
+            show("trials", len(specs) - len(waiting) - len(at_work), len(specs))
 
 
 def _trial(spec: TrialSpec, tally: Any) -> tuple[Trial | None, Medgen3dError | None]:
@@ -78,9 +75,6 @@ class _Tally:
 
 
 def _num_slots(options: UsefulnessConfig) -> int:
-    """Trials at a time. A local Ray has more logical CPUs than its machine has real ones."""
-    have = ray.cluster_resources()
     if options.use_gpu:
-        return max(1, int(have.get("GPU", 0) / options.gpus_per_trial))
-    num_cpus = (os.cpu_count() or 1) if len(ray.nodes()) == 1 else int(have.get("CPU", 1))
-    return max(1, num_cpus // options.threads)
+        return max(1, int(ray.cluster_resources().get("GPU", 0) / options.gpus_per_trial))
+    return num_slots(options.threads)

@@ -90,7 +90,7 @@ def test_views_of_one_flat_buffer_can_be_written(tmp_path, write_toy_bundle):
         assert torch.equal(tensor, views[name])
 
 
-@pytest.mark.parametrize("name", ["config.json", "weights.safetensors", "provenance.json", "preview.png"])
+@pytest.mark.parametrize("name", ["config.json", "weights.safetensors", "provenance.json"])
 def test_a_missing_file_is_named(tmp_path, write_toy_bundle, name):
     root = write_toy_bundle(tmp_path / "bundle")
     (root / name).unlink()

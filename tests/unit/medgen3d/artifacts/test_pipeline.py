@@ -7,16 +7,15 @@ from safetensors.torch import load_file, save_file
 
 from medgen3d.artifacts.bundle import FILES, read_bundle
 from medgen3d.artifacts.pipeline import PinnedBundle, Pipeline, PipelineInfo, read_portable, write_portable
+from medgen3d.config.experiment import CHAIN
 from medgen3d.core.errors import ArtifactError, DataError
 from medgen3d.core.hashing import sha256_of
-
-STAGES = ("mask_generator", "image_sequence_generator", "refiner")
 
 
 @pytest.fixture
 def toy(tmp_path, write_toy_bundle) -> Pipeline:
     """Version 3 of a pipeline of three toy bundles."""
-    bundles = {stage: write_toy_bundle(tmp_path / "registered" / stage, stage, seed=1) for stage in STAGES}
+    bundles = {stage: write_toy_bundle(tmp_path / "registered" / stage, stage, seed=1) for stage in CHAIN}
     pins = {
         stage: PinnedBundle(
             model=f"toy.{stage}",
@@ -42,7 +41,7 @@ def test_a_pipeline_in_full_precision_comes_back_as_it_was(toy, tmp_path):
 
     assert (found.name, found.version, found.notice) == ("toy again", 3, "")
     assert found.info.model_dump(include=set(PipelineInfo.model_fields)) == toy.info.model_dump()
-    for stage in STAGES:
+    for stage in CHAIN:
         for name in FILES:
             assert (found.bundles[stage] / name).read_bytes() == (toy.bundles[stage] / name).read_bytes()
 
@@ -79,7 +78,7 @@ def test_a_weight_beyond_the_range_of_half_precision_is_refused_by_name(toy, tmp
 def test_a_stage_with_halved_weights_is_read_in_single_precision(tiny_pipeline, toy, tmp_path):
     knee = Pipeline(name="knee", version=1, notice="", info=toy.info, bundles=tiny_pipeline)
     write_portable(tmp_path / "out", knee, half=True)
-    for stage in STAGES:
+    for stage in CHAIN:
         before = read_bundle(tiny_pipeline[stage]).trained_stage().networks
         after = read_bundle(tmp_path / "out" / stage).trained_stage().networks
         for name, network in before.items():
@@ -89,7 +88,7 @@ def test_a_stage_with_halved_weights_is_read_in_single_precision(tiny_pipeline, 
                 torch.testing.assert_close(loaded, value, rtol=2**-11, atol=2**-25)
 
 
-@pytest.mark.parametrize("file", ["refiner/weights.safetensors", "mask_generator/config.json", "refiner/preview.png"])
+@pytest.mark.parametrize("file", [f"refiner/{name}" for name in FILES])
 def test_any_file_that_was_changed_or_lost_is_noticed(toy, tmp_path, file):
     write_portable(tmp_path / "out", toy, half=True)
     path = tmp_path / "out" / file
@@ -126,3 +125,9 @@ def test_a_folder_of_another_schema_version_is_refused(toy, tmp_path):
     path.write_text(json.dumps(json.loads(path.read_text()) | {"schema_version": 2}))
     with pytest.raises(ArtifactError, match="found schema version 2, expected version 1"):
         read_portable(tmp_path / "out", "toy")
+
+
+def test_previews_stay_behind_since_they_may_show_a_real_case(toy, tmp_path):
+    write_portable(tmp_path / "out", toy, half=True)
+    assert (toy.bundles["refiner"] / "preview.png").is_file()
+    assert not list((tmp_path / "out").rglob("*.png"))

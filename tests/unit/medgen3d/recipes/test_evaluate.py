@@ -5,11 +5,11 @@ import pytest
 from medgen3d.artifacts.prepared_set import PreparedSet
 from medgen3d.artifacts.report import EvaluatedPipeline
 from medgen3d.artifacts.usefulness import Size, Usefulness, write_usefulness
-from medgen3d.config.experiment import ExperimentConfig, StorageConfig
+from medgen3d.config.experiment import CHAIN, ExperimentConfig, StorageConfig
 from medgen3d.core.errors import ConfigError
 from medgen3d.recipes.evaluate import plan_evaluation, sections_of
 from medgen3d.registry.bundles import register_bundle
-from medgen3d.registry.pipeline import STAGES, create_pipeline
+from medgen3d.registry.pipeline import create_pipeline
 from medgen3d.registry.tracking import Tracking, start_run
 
 WEIGHTS = {"refiner": "f" * 64}
@@ -114,7 +114,7 @@ def test_generators_for_fewer_cases_may_be_others(plan, make_study):
 def registered(tmp_path_factory, config, write_toy_bundle):
     """The weights' hashes of the pipeline toy, version 1."""
     tracking = Tracking.of(config.storage)
-    for stage in STAGES:
+    for stage in CHAIN:
         run_id = start_run(tracking, "toy", stage, tags={}, params={})
         register_bundle(tracking, write_toy_bundle(tmp_path_factory.mktemp("bundle") / "b", stage, 1, run_id))
     return {stage: bundle.weights_sha256 for stage, bundle in create_pipeline(tracking, "toy").info.stages.items()}
@@ -122,7 +122,7 @@ def registered(tmp_path_factory, config, write_toy_bundle):
 
 def test_the_bundles_of_the_pipeline_that_drew_the_set_are_found(plan, tmp_path, make_synthetic, registered):
     drawn = make_synthetic(tmp_path / "pairs", weights_sha256=registered)
-    assert plan(synthetic=drawn, pipeline="toy@1").bundles.keys() == set(STAGES)
+    assert plan(synthetic=drawn, pipeline="toy@1").bundles.keys() == set(CHAIN)
 
 
 def test_another_pipeline_than_the_one_that_drew_the_set_is_refused(plan, registered):

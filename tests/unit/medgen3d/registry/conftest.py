@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from medgen3d.config.experiment import CHAIN
 from medgen3d.registry.bundles import register_bundle
-from medgen3d.registry.pipeline import STAGES
 from medgen3d.registry.tracking import Tracking, start_run
 from medgen3d.registry.versions import Version, list_models
 
@@ -36,7 +36,7 @@ def stock(
     root = tmp_path_factory.mktemp("stock")
     shutil.copy(empty_database, root)
     stocked = Tracking(uri=f"sqlite:///{root}/mlflow.db", artifact_root=root / "artifacts")
-    for stage in STAGES:
+    for stage in CHAIN:
         run_id = start_run(stocked, "toy", stage, tags={}, params={})
         register_bundle(stocked, write_toy_bundle(root / "bundle", stage, seed=1, parent_run=run_id))
     return stocked

@@ -4,22 +4,22 @@ import sys
 import pytest
 
 from medgen3d.artifacts.pipeline import PinnedBundle, Pipeline, PipelineInfo, write_portable
+from medgen3d.config.experiment import CHAIN
 from medgen3d.core.errors import ArtifactError, RegistryError
 from medgen3d.registry.builtin import describe_builtin, list_builtin, resolve_builtin
 from medgen3d.registry.pipeline import resolve_pipeline
 from medgen3d.registry.tracking import Tracking
 
-STAGES = ("mask_generator", "image_sequence_generator", "refiner")
 CARD = "---\nlicence: CC-BY-SA-4.0\nsummary: Knees.\n---\n# Knee\n\nNot for diagnosis. --- \n"
 
 
 @pytest.fixture
 def root(tmp_path, write_toy_bundle):
     """A folder with one pipeline, `knee`."""
-    bundles = {stage: write_toy_bundle(tmp_path / "registered" / stage, stage) for stage in STAGES}
+    bundles = {stage: write_toy_bundle(tmp_path / "registered" / stage, stage) for stage in CHAIN}
     pin = PinnedBundle(model="toy.stage", version=1, weights_sha256="0" * 64, dataset_digest="d" * 64)
     facts = {"dataset": "toy", "modality": "MR", "phantom": True, "labels": {0: "background", 3: "node"}}
-    info = PipelineInfo(**facts, plane=(16, 8), spacing_mm=(2.0, 1.0, 1.0), stages=dict.fromkeys(STAGES, pin))
+    info = PipelineInfo(**facts, plane=(16, 8), spacing_mm=(2.0, 1.0, 1.0), stages=dict.fromkeys(CHAIN, pin))
     folder = tmp_path / "builtin" / "knee"
     write_portable(folder, Pipeline(name="toy", version=4, notice="", info=info, bundles=bundles), half=True)
     (folder / "card.md").write_text(CARD)
@@ -29,7 +29,7 @@ def root(tmp_path, write_toy_bundle):
 def test_a_built_in_pipeline_is_found_by_its_name_and_keeps_the_version_that_was_exported(root):
     pipeline = resolve_builtin("builtin/knee", root)
     assert (pipeline.name, pipeline.version, pipeline.notice) == ("builtin/knee", 4, "")
-    assert pipeline.bundles == {stage: root / "knee" / stage for stage in STAGES}
+    assert pipeline.bundles == {stage: root / "knee" / stage for stage in CHAIN}
 
 
 def test_the_list_says_what_the_card_and_the_description_say(root):

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medgen3d.synthesis.plan import STAGES, numbers_in, plan_case, wanted_by_batch
+from medgen3d.config.experiment import CHAIN
+from medgen3d.synthesis.plan import numbers_in, plan_case, wanted_by_batch
 
 SHAPES = [(30, 50, 40, 3), (35, 48, 36, 1)]
 
@@ -20,9 +21,7 @@ def test_the_order_in_which_training_sizes_are_listed_does_not_matter():
 
 
 def test_every_stage_of_every_case_of_every_run_has_a_stream_of_its_own():
-    seeds = [
-        plan_case(run, number, SHAPES).seeds[stage] for run in range(3) for number in range(20) for stage in STAGES
-    ]
+    seeds = [plan_case(run, number, SHAPES).seeds[stage] for run in range(3) for number in range(20) for stage in CHAIN]
     assert len(set(seeds)) == len(seeds) == 180
 
 

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from medgen3d.artifacts.bundle import read_bundle
-from medgen3d.synthesis.plan import STAGES, plan_case
+from medgen3d.config.experiment import CHAIN
+from medgen3d.synthesis.plan import plan_case
 from medgen3d.synthesis.work import begin
 from medgen3d.synthesis.worker import advance
 
@@ -24,7 +25,7 @@ def plans(tiny_pipeline):
 
 def drawn(trained, plans):
     cases = begin(plans)
-    for stage in STAGES:
+    for stage in CHAIN:
         cases = advance(stage, trained[stage], cases)
     return cases
 

@@ -7,11 +7,12 @@ import pytest
 from medgen3d.artifacts.prepared_set import PreparedSet
 from medgen3d.artifacts.subset import write_subset
 from medgen3d.artifacts.usefulness import Size
+from medgen3d.config.experiment import CHAIN
 from medgen3d.core.errors import DataError
 from medgen3d.recipes.usefulness.generator import make_pairs
 from medgen3d.recipes.usefulness.plan import plan_study
 from medgen3d.registry.bundles import register_bundle
-from medgen3d.registry.pipeline import STAGES, create_pipeline
+from medgen3d.registry.pipeline import create_pipeline
 from medgen3d.registry.tracking import Tracking, start_run
 
 
@@ -75,7 +76,7 @@ def register_pipeline(config, write_toy_bundle, tmp_path):
 
     def register(digest: str) -> str:
         tracking = Tracking.of(config.storage)
-        for stage in STAGES:
+        for stage in CHAIN:
             run_id = start_run(tracking, "toy", stage, tags={}, params={})
             register_bundle(tracking, write_toy_bundle(tmp_path / "bundle", stage, parent_run=run_id, digest=digest))
         return create_pipeline(tracking, "toy").info.stages["mask_generator"].weights_sha256
