@@ -49,9 +49,20 @@ def draw_masks(
     return masks
 
 
-def draw_images(trained: TrainedStage, masks: Sequence[Mask], seeds: Sequence[int]) -> list[Image]:
-    """Images [D, h, w] in [-1, 1] for masks, from the image sequence generator."""
-    images: list[Image] = trained.sample([ImageRequest(mask=mask) for mask in masks], seeds)
+def draw_images(
+    trained: TrainedStage, masks: Sequence[Mask], seeds: Sequence[int], style_seeds: Sequence[int | None] | None = None
+) -> list[Image]:
+    """Images [D, h, w] in [-1, 1] for masks.
+
+    Args:
+        trained: The image sequence generator.
+        masks: One per case.
+        seeds: One per case.
+        style_seeds: Per case, what its appearance is drawn from; None: from the case's own seed.
+    """
+    styles = style_seeds or [None] * len(masks)
+    requests = [ImageRequest(mask=mask, style_seed=style) for mask, style in zip(masks, styles, strict=True)]
+    images: list[Image] = trained.sample(requests, seeds)
     return images
 
 

@@ -16,9 +16,15 @@ from medgen3d_stages.image_sequence_generator.network import NO_SLICE, History, 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImageRequest:
-    """An image to generate for a mask: integer [D, h, w], contiguous ids; h and w may be smaller than the plane."""
+    """An image to generate for a mask.
+
+    mask: Integer [D, h, w], contiguous ids; h and w may be smaller than the plane.
+    style_seed: Images with the same number share their appearance (scanner, contrast); None: drawn from the item's own
+        stream.
+    """
 
     mask: NDArray[np.integer]
+    style_seed: int | None = None
 
     def check(self, spec: DataSpec) -> None:
         """Raise ValueError, with a sentence, for a mask that this data set's model does not know."""
@@ -69,7 +75,11 @@ def generate_images(
     spec: DataSpec,
 ) -> list[NDArray[np.float32]]:
     """Images for whole masks; each round is one batch of the next slices of every volume in both directions."""
-    styles = normal((config.style,), generators, torch.device("cpu"))
+    sources = [
+        generator if request.style_seed is None else torch.Generator().manual_seed(request.style_seed)
+        for request, generator in zip(requests, generators, strict=True)
+    ]
+    styles = normal((config.style,), sources, torch.device("cpu"))
     walks = [Walk(request, spec, style) for request, style in zip(requests, styles, strict=True)]
     _make_slices(networks, [(walk, 0, 0) for walk in walks], config, spec)
     number = 1

@@ -96,6 +96,16 @@ def test_a_volume_keeps_one_style_from_its_own_stream(stage, copying_networks):
     torch.testing.assert_close(styles[1], torch.stack([one, one, two, two]))
 
 
+def test_volumes_of_one_style_seed_share_their_style_whatever_their_own_streams(stage, copying_networks):
+    styles = []
+    copying_networks["generator"].register_forward_pre_hook(lambda _, inputs: styles.append(inputs[1]))
+    request = ImageRequest(mask=numbered_mask(3, 1), style_seed=5)
+    stage.sample(copying_networks, [request, request, ImageRequest(mask=numbered_mask(3, 1))], generators(3))
+    shared = torch.randn(4, generator=torch.Generator().manual_seed(5))
+    own = torch.randn(4, generator=torch.Generator().manual_seed(2))
+    torch.testing.assert_close(styles[0], torch.stack([shared, shared, own]))
+
+
 def test_slices_follow_the_slice_before_them(stage: ImageSequenceGenerator, copying_networks):
     # A generator that copies (o = 0): the whole volume repeats the first slice, which is synthesised (o = 1): 0.5.
     with torch.no_grad():
