@@ -12,6 +12,17 @@ import typer
 from typer.core import TyperGroup
 
 from medgen3d import __version__, console
+from medgen3d.cli.options import (
+    Address,
+    BundleChoice,
+    ConfigFile,
+    DryRun,
+    Overrides,
+    PipelineReference,
+    Presets,
+    Verbose,
+    configuration,
+)
 from medgen3d.core.errors import ConfigError, Medgen3dError
 
 _INTERRUPTED = {
@@ -50,18 +61,6 @@ config_app = typer.Typer(no_args_is_help=True, epilog="Example: medgen3d config 
 app.add_typer(pipeline_app, name="pipeline", help="Pin three trained stages as one pipeline, and promote it.")
 app.add_typer(config_app, name="config", help="Show configurations and presets.")
 
-ConfigFile = Annotated[Path | None, typer.Option("--config", help="YAML file with any part of the configuration.")]
-Presets = Annotated[list[str] | None, typer.Option("--preset", help="Shipped preset; may be repeated, later ones win.")]
-Overrides = Annotated[list[str] | None, typer.Option("--set", help="section.key=value; may be repeated.")]
-Address = Annotated[
-    str | None,
-    typer.Option(envvar="RAY_ADDRESS", help="Ray cluster, such as 10.0.0.5:6379; by default one on this machine."),
-]
-Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Also show what is logged, by Ray's workers as well.")]
-BundleChoice = Annotated[str, typer.Option(help="Version number, alias or latest; of another data set: NAME@3.")]
-PipelineReference = Annotated[str, typer.Argument(metavar="NAME[@VERSION]", help="NAME, NAME@3 or NAME@champion.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")]
-
 
 def main() -> None:
     """What the installed command runs."""
@@ -79,12 +78,6 @@ def _root(
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show it.")] = False,
 ) -> None:
     """Synthetic 3D medical images with their label masks: train the MedGen3D method and run it, on Ray and MLflow."""
-
-
-def _config(path: Path | None, presets: list[str] | None, overrides: list[str] | None) -> Any:
-    from medgen3d.config.load import load_config
-
-    return load_config(path, presets or [], overrides or [])
 
 
 @app.command(epilog="Example: medgen3d phantom --kind thorax_ct --count 24 --out phantoms")
@@ -127,7 +120,7 @@ def ingest(
     verbose: Verbose = False,
 ) -> None:
     """Verify labelled volumes and turn them into a prepared set for training."""
-    experiment = _config(config, preset, override)
+    experiment = configuration(config, preset, override)
     console.begin_logging(verbose=verbose)
     from medgen3d.ingest.problems import BadCasesError
     from medgen3d.recipes.cluster import connect
@@ -193,7 +186,7 @@ def train(
     verbose: Verbose = False,
 ) -> None:
     """Train a stage, or the three of the chain, and register what it has learnt. Ctrl-C leaves a checkpoint."""
-    experiment = _config(config, preset, override)
+    experiment = configuration(config, preset, override)
     stages = _stages(stage)
     console.begin_logging(verbose=verbose)
     from medgen3d.recipes.train import plan_runs, train_stages
@@ -356,7 +349,7 @@ def pipelines(
 
 
 def _tracking(config: Path | None, preset: list[str] | None, override: list[str] | None) -> Any:
-    experiment = _config(config, preset, override)
+    experiment = configuration(config, preset, override)
     from medgen3d.registry.tracking import Tracking
 
     return Tracking.of(experiment.storage)
@@ -382,7 +375,7 @@ def synthesize(
     verbose: Verbose = False,
 ) -> None:
     """Draw image and mask pairs, in the orientation, spacing and label ids of the training data."""
-    experiment = _config(config, preset, override)
+    experiment = configuration(config, preset, override)
     console.begin_logging(verbose=verbose)
     from medgen3d.config.load import named_options
     from medgen3d.recipes.cluster import connect, settle_gpus
@@ -444,7 +437,7 @@ def usefulness(
     verbose: Verbose = False,
 ) -> None:
     """Measure what synthetic pairs are worth for training a segmenter. Repeat the command to go on with a study."""
-    experiment = _config(config, preset, override)
+    experiment = configuration(config, preset, override)
     console.begin_logging(verbose=verbose)
     from dataclasses import replace
 
@@ -520,7 +513,7 @@ def evaluate(
     verbose: Verbose = False,
 ) -> None:
     """Measure how good synthetic pairs are, next to real ones: one page with verdicts, figures and pictures."""
-    experiment = _config(config, preset, override)
+    experiment = configuration(config, preset, override)
     console.begin_logging(verbose=verbose)
     from medgen3d.recipes.evaluate import plan_evaluation, run_evaluation, sections_of
 
@@ -588,7 +581,7 @@ def demo(
 @config_app.command("show", epilog="Example: medgen3d config show --preset workstation --preset thoracic_ct")
 def config_show(config: ConfigFile = None, preset: Presets = None, override: Overrides = None) -> None:
     """Show the whole configuration that the given file, presets and settings make."""
-    console.say(_config(config, preset, override).to_yaml().rstrip())
+    console.say(configuration(config, preset, override).to_yaml().rstrip())
 
 
 @config_app.command("presets", epilog="Example: medgen3d config presets smoke")
