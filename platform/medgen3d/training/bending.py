@@ -14,9 +14,7 @@ KNOTS_MM = 16.0
 """Distance of the points at which displacements are drawn; between them the field is smooth."""
 
 
-def bent(
-    example: Example, spacing_mm: tuple[float, float, float], bend_mm: float, rng: np.random.Generator
-) -> Example:
+def bent(example: Example, spacing_mm: tuple[float, float, float], bend_mm: float, rng: np.random.Generator) -> Example:
     """The volume with every voxel fetched from a place nearby; what lies beyond the case's border is reflected.
 
     Args:
@@ -45,9 +43,9 @@ def _grid(
     """Where each voxel is fetched from, [1, D, H, W, 3] in grid_sample's coordinates (x, y, z)."""
     knots = [max(2, round(size * length / KNOTS_MM) + 1) for size, length in zip(shape, spacing_mm, strict=True)]
     at_knots = bend_mm * rng.standard_normal((1, 3, *knots))
-    field = F.interpolate(
-        torch.from_numpy(at_knots).float(), size=tuple(shape), mode="trilinear", align_corners=True
-    )[0]
+    field = F.interpolate(torch.from_numpy(at_knots).float(), size=tuple(shape), mode="trilinear", align_corners=True)[
+        0
+    ]
     places = torch.meshgrid(*(torch.arange(size, dtype=torch.float32) for size in shape), indexing="ij")
     moved = [
         2 * (place + shift / length) / max(size - 1, 1) - 1
