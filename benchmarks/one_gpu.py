@@ -184,7 +184,10 @@ def evaluate_pairs(options: argparse.Namespace, _config: ExperimentConfig) -> No
         with ProcessPoolExecutor(options.workers, multiprocessing.get_context("fork")) as pool:
             return list(pool.map(_apply, items))
 
-    report = evaluate(open_sets(options.real, options.synthetic), instruments, default_gates(), options.out, spread)
+    sets = open_sets(options.real, options.synthetic)
+    if options.without_novelty:
+        sets = dataclasses.replace(sets, train=None)
+    report = evaluate(sets, instruments, default_gates(), options.out, spread)
     for verdict in report.verdicts:
         print(f"{options.out.name} {verdict.figure} {verdict.value} floor {verdict.floor} passed {verdict.passed}")
 
@@ -227,6 +230,7 @@ OPTIONS: dict[str, list[tuple[str, Any, Any]]] = {
         ("judge", Path, REQUIRED),
         ("bundles", Path, None),
         ("workers", int, 2),
+        ("without-novelty", bool, False),
     ],
 }
 

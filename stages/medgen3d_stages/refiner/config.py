@@ -27,7 +27,7 @@ class RefinerConfig:
     """Length of the noise schedule, T."""
     mask_dropout: float = 0.2
     """Share of training slices whose mask is taken away, for classifier-free guidance."""
-    start: float = 0.5
+    start: float = 0.3
     """Where refinement starts: share of T to which the incoming volume is noised."""
     sampling_steps: int = 10
     """Denoising steps from there to the clean volume."""

@@ -27,8 +27,8 @@ def test_without_named_options_the_bundle_is_used_as_it_is(bundle):
 
 
 def test_options_that_say_what_the_bundle_says_change_nothing(bundle):
-    # As when the file that a pipeline was trained with is given at synthesis too; 0.5 is the default that it took.
-    used = with_options(bundle, {"channels": (8, 16), "sampling_steps": 3, "start": 0.5})
+    # As when the file that a pipeline was trained with is given at synthesis too; 0.3 is the default that it took.
+    used = with_options(bundle, {"channels": (8, 16), "sampling_steps": 3, "start": 0.3})
     assert used.info == bundle.info
 
 
