@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
+from medgen3d.config.section import Section
 from medgen3d_stages.image_sequence_generator.config import ImageSequenceGeneratorConfig
 from medgen3d_stages.mask_generator.config import MaskGeneratorConfig
 from medgen3d_stages.refiner.config import RefinerConfig
@@ -22,16 +23,7 @@ NonNegativeInt = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
-class _Section(BaseModel):
-    """A part of the tree. Stage dataclasses inside it inherit `extra="forbid"` (tested).
-
-    Lax types on purpose: YAML 1.1 reads `3e-4` as text, and pydantic then makes the number of it.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class IngestConfig(_Section):
+class IngestConfig(Section):
     """How raw volumes become the prepared set."""
 
     modality: Literal["CT", "MR"] | None = None
@@ -67,7 +59,7 @@ class IngestConfig(_Section):
         return self
 
 
-class StageTraining(_Section):
+class StageTraining(Section):
     """How one stage is trained."""
 
     steps: PositiveInt = 3000
@@ -112,7 +104,7 @@ class SegmenterTraining(StageTraining):
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.99
 
 
-class TrainingConfig(_Section):
+class TrainingConfig(Section):
     """How each stage is trained."""
 
     mask_generator: StageTraining = StageTraining()
@@ -121,7 +113,7 @@ class TrainingConfig(_Section):
     segmenter: SegmenterTraining = SegmenterTraining()
 
 
-class ClusterConfig(_Section):
+class ClusterConfig(Section):
     """What a training run takes of the Ray cluster."""
 
     num_workers: PositiveInt = 1
@@ -138,7 +130,7 @@ class ClusterConfig(_Section):
     """Wait for machines that an autoscaler may still add, instead of refusing what the cluster has no room for."""
 
 
-class StageActors(_Section):
+class StageActors(Section):
     """Processes per stage."""
 
     mask_generator: PositiveInt = 1
@@ -146,7 +138,7 @@ class StageActors(_Section):
     refiner: PositiveInt = 1
 
 
-class SynthesisConfig(_Section):
+class SynthesisConfig(Section):
     """How pairs are synthesised in bulk."""
 
     batch: PositiveInt = 8
@@ -164,7 +156,7 @@ class SynthesisConfig(_Section):
     """False: images as the image sequence generator leaves them, to see what the refiner is worth."""
 
 
-class UsefulnessConfig(_Section):
+class UsefulnessConfig(Section):
     """How the segmenters of a usefulness study are trained, beside `segmenter` and `training.segmenter`."""
 
     real_share: Annotated[float, Field(gt=0, lt=1)] = 0.5
@@ -177,7 +169,7 @@ class UsefulnessConfig(_Section):
     """Share of a GPU that Ray sets aside for each trial."""
 
 
-class StorageConfig(_Section):
+class StorageConfig(Section):
     """Where runs, checkpoints and the registry live; every machine of a cluster must see the same folder."""
 
     root: Path = Path("medgen3d-runs")
@@ -200,7 +192,7 @@ class StorageConfig(_Section):
         return self.root.absolute() / "training"
 
 
-class ExperimentConfig(_Section):
+class ExperimentConfig(Section):
     """Everything that can be chosen, in one tree."""
 
     seed: NonNegativeInt = 0
