@@ -3,6 +3,7 @@
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +28,7 @@ class Kept:
     def path(self, stage: str) -> Path:
         return self.folder / f"{self.number:05d}-{stage}-{self.identity}.npy"
 
-    def write(self, stage: str, array: NDArray[np.generic]) -> None:
+    def write(self, stage: str, array: NDArray[Any]) -> None:
         """Keep what a stage made; the file is whole or not there."""
         path = self.path(stage)
         unfinished = path.with_suffix(f".{os.getpid()}.tmp")
@@ -35,7 +36,7 @@ class Kept:
             np.save(file, array, allow_pickle=False)
         unfinished.replace(path)
 
-    def read(self, stage: str) -> NDArray[np.generic] | None:
+    def read(self, stage: str) -> NDArray[Any] | None:
         """What was kept, mapped from the file and read-only; None if nothing was."""
         try:
             return np.load(self.path(stage), mmap_mode="r", allow_pickle=False)

@@ -64,7 +64,8 @@ class LockStep:
         Args:
             key: Whose; an older sample of the same key is given up, since only a lost caller leaves one behind.
             trained: The stage that draws it.
-            item, seed: As `TrainedStage.begin` takes them.
+            item: What, as `TrainedStage.begin` takes it.
+            seed: Of its stream.
 
         Raises:
             ValueError: The stage cannot draw this.

@@ -5,17 +5,16 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import ray
+from numpy.typing import NDArray
 
-from medgen3d.serving.engine import PoisonedOrderError
 from medgen3d.serving.lockstep import LockStep
 from medgen3d.serving.models import Models
 
 if TYPE_CHECKING:
     from medgen3d_stages.chain import TrainedStage
 
-Told = tuple[int, int] | list[ray.ObjectRef]
-"""(units done, units in all), or at last [reference to the array]."""
+Told = tuple[int, int] | str | NDArray[Any]
+"""(units done, units in all); at last the array, or a sentence why it can never be drawn."""
 _TELL_S = 0.2
 
 
@@ -32,7 +31,7 @@ class StageReplica:
         step_timeout_s: A step that takes longer means that the device hangs.
     """
 
-    def __init__(
+    async def __init__(  # type: ignore[misc]  # Serve awaits it
         self,
         stage: str,
         load: Callable[[str], "TrainedStage"],
@@ -52,9 +51,8 @@ class StageReplica:
         self._stage, self._width, self._step_timeout_s = stage, width, step_timeout_s
         self._device = LockStep(width, begin_thread)
         self._models = Models(load, max_bytes)
-        self._warm = warm
-
-    async def __serve_ready__(self) -> None: ...
+        for reference in await asyncio.to_thread(warm):
+            await self.prepare(reference)
 
     async def prepare(self, reference: str) -> None:
         """Load a version and take a first step with it, so that no case waits for either.
@@ -76,24 +74,21 @@ class StageReplica:
             key: Of the case. A second call with it takes the place of the first, whose caller must be lost.
             seed: Of the case in this stage.
             inputs: Shape and given slices; mask and style seed; or image and mask.
-
-        Raises:
-            PoisonedOrderError: The stage cannot draw this, however often it is tried.
         """
         trained = await self._models.get(reference)
         try:
             place = await self._device.join(key, trained, _ITEMS[self._stage](*inputs), seed)
         except ValueError as error:
-            raise PoisonedOrderError(f"{self._stage}: {error}") from error
+            yield f"{self._stage}: {error}"
+            return
         try:
             yield place.run.done, place.run.total
             while not place.finished.done():
                 await asyncio.wait([place.finished], timeout=_TELL_S)
                 yield place.run.done, place.run.total
             array = place.finished.result()
-            if not np.isfinite(array).all():
-                raise PoisonedOrderError(f"{self._stage} gave NaN or infinite numbers; its training probably diverged")
-            yield [await asyncio.to_thread(ray.put, array)]
+            sound = bool(np.isfinite(array).all())
+            yield array if sound else f"{self._stage} gave NaN or infinite numbers; its training probably diverged"
         finally:
             self._device.leave(place)
             place.finished.cancel()
