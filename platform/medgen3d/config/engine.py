@@ -41,6 +41,8 @@ class EngineConfig(Section):
     mask_generator: StageReplicas = StageReplicas(max_replicas=2)
     image_sequence_generator: StageReplicas = StageReplicas()
     refiner: StageReplicas = StageReplicas(max_replicas=2, target_cases=2.0)
+    ingress: PositiveInt = 1
+    """Processes that answer requests and run jobs; several need a database that all of them reach."""
     use_gpu: bool | None = None
     """None: if the cluster has GPUs for one process of each stage when the service is deployed."""
     threads: PositiveInt = 1

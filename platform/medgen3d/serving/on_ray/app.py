@@ -1,30 +1,38 @@
 """The Serve application: an ingress with the HTTP endpoints and the runner, and one deployment per stage.
 
-The runner lives in the ingress: an accepted job begins without a poll in between, and since jobs are durable and leased,
-nothing is lost with the process that ran them. The endpoints know nothing of Ray.
+The runner lives in the ingress, so that an accepted job begins at once. Jobs are durable and leased, so nothing is lost
+with the process that ran them. The endpoints know nothing of Ray.
 """
 
 import asyncio
-import logging
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import ray
+from fastapi import FastAPI
 from ray import serve
-from ray.serve.config import AutoscalingConfig
+from ray.serve.config import AutoscalingConfig, BackpressureConfig
+from ray.serve.handle import DeploymentHandle
 
 from medgen3d.config.engine import EngineConfig, StageReplicas
 from medgen3d.config.experiment import CHAIN, ExperimentConfig
+from medgen3d.serving.api.app import make_app
 from medgen3d.serving.kept import identity_of
 from medgen3d.serving.offers import Offers
 from medgen3d.serving.on_ray.engine import RayEngine
 from medgen3d.serving.on_ray.source import Source, StageLoader
 from medgen3d.serving.on_ray.stage import StageReplica
+from medgen3d.serving.service import open_service
+
+Device = Literal["cpu", "cuda"]
 
 NAME = "medgen3d"
-"""Of the application, and of its ingress."""
+"""Of the application."""
 INGRESS = "ingress"
 _WIDTHS = {"cpu": 1, "cuda": 8}
 _REQUESTS_AT_ONCE = 1000  # of one ingress: most of them wait for a job's next event
+_RETRY_AFTER_S = 5
+_STOP_S = 15.0  # for answers under way; jobs are given back at once
 
 
 def build(args: dict[str, Any]) -> serve.Application:
@@ -42,16 +50,70 @@ def build(args: dict[str, Any]) -> serve.Application:
 def build_app(config: ExperimentConfig) -> serve.Application:
     """The application. Ray must run, since it decides whether GPUs are used."""
     engine = config.serving.engine
-    device = "cuda" if uses_gpu(engine) else "cpu"
-    widths = {stage: width_of(getattr(engine, stage), stage, device) for stage in CHAIN}
     source = Source(config.storage, config.serving.pipelines)
+    device: Device = "cuda" if uses_gpu(engine) else "cpu"
+    widths = {stage: width_of(getattr(engine, stage), stage, device) for stage in CHAIN}
     stages = {
         stage: stage_deployment(
             stage, StageLoader(source, stage, device), source.offered, config, widths[stage], device
         )
         for stage in CHAIN
     }
-    return _ingress(config).bind(config, stages, source, widths, device)
+    return _deployed_ingress(engine.ingress).bind(config, source, widths, device, stages)
+
+
+class Ingress:
+    """The HTTP endpoints, with the runner of jobs behind them.
+
+    Args:
+        config: Of the service.
+        source: Where pipelines are found.
+        widths: Rows of a device batch, by stage.
+        device: Where stages draw.
+        stages: Their handles.
+    """
+
+    def __init__(
+        self,
+        config: ExperimentConfig,
+        source: Source,
+        widths: Mapping[str, int],
+        device: Device,
+        stages: Mapping[str, DeploymentHandle],
+    ) -> None:
+        engine = config.serving.engine
+        identity = identity_of(widths=dict(widths), threads=engine.threads, device=device)
+        offers = Offers(
+            config.serving.pipelines,
+            source.pipeline,
+            batch=widths["mask_generator"],
+            threads=engine.threads,
+            device=device,
+        )
+        self._engine = RayEngine(stages, source, offers, engine, identity)
+        self._service = open_service(config.serving, config.serving_dir, self._engine)
+
+    async def __serve_build_asgi_app__(self) -> FastAPI:
+        """Called by Serve, in the event loop in which requests are answered."""
+        self._watch = asyncio.create_task(self._engine.watch())
+        return make_app(self._service)
+
+    def check_health(self) -> None:
+        """Called by Serve from time to time; a process that raises is replaced."""
+        if self._watch.done():
+            raise RuntimeError("the registry is no longer watched")
+
+
+def _deployed_ingress(num_replicas: int) -> serve.Deployment:
+    return serve.deployment(
+        name=INGRESS,
+        num_replicas=num_replicas,
+        max_ongoing_requests=_REQUESTS_AT_ONCE,
+        max_queued_requests=_REQUESTS_AT_ONCE,
+        backpressure_config=BackpressureConfig(status_code=503, retry_after_s=_RETRY_AFTER_S),
+        ray_actor_options={"num_cpus": 0.5},
+        graceful_shutdown_timeout_s=_STOP_S,
+    )(serve.ingress()(Ingress))
 
 
 def uses_gpu(engine: EngineConfig) -> bool:

@@ -223,4 +223,3 @@ def _decisive(errors: BaseExceptionGroup[BaseException]) -> BaseException:
         else:
             leaves.append(error)
     return next((error for error in leaves if isinstance(error, PoisonedOrderError)), leaves[-1])
-
