@@ -22,7 +22,7 @@ ServiceUrl = Annotated[str, typer.Option("--url", envvar="MEDGEN3D_URL", help="A
 def register(app: typer.Typer) -> None:
     """Add the commands to the command line."""
     app.add_typer(tokens_app, name="tokens", help="Make, list and revoke the tokens of the HTTP service.")
-    app.command(epilog="Example: medgen3d request --pipeline builtin/hippocampus --count 2 --out pairs.zip")(request)
+    app.command(epilog="Example: medgen3d request --pipeline builtin/hippocampus --count 2")(request)
 
 
 @tokens_app.command("create", epilog="Example: medgen3d tokens create anna --scope synthesize --days 90")
