@@ -267,6 +267,13 @@ class ExperimentConfig(Section):
         """Folder of the HTTP service: uploads, results, tokens, audit log and, unless set otherwise, its database."""
         return (self.serving.folder or self.storage.root / "serving").absolute()
 
+    def with_absolute_paths(self) -> Self:
+        """The same for processes that run in other folders."""
+        storage = self.storage.model_copy(update={"root": self.storage.root.absolute()})
+        return self.model_copy(
+            update={"storage": storage, "serving": self.serving.model_copy(update={"folder": self.serving_dir})}
+        )
+
     def to_yaml(self) -> str:
         """The whole tree, defaults included; `load_config` reads it back to an equal configuration."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)

@@ -36,13 +36,26 @@ def served_here(config: ExperimentConfig, *, verbose: bool = False) -> Iterator[
         serve.start(http_options={"host": config.serving.host, "port": port})
         try:
             try:
-                serve.run(build_app(config), name=NAME, route_prefix="/")
+                serve.run(build_app(config.with_absolute_paths()), name=NAME, route_prefix="/")
             except RuntimeError as error:
                 reason = serve.status().applications[NAME].message.strip().splitlines()
                 raise ConfigError(f"the service did not start: {reason[-1] if reason else error}") from error
             yield f"http://{config.serving.host}:{port}"
         finally:
             serve.shutdown()
+
+
+def unfinished_jobs(config: ExperimentConfig) -> int:
+    """How many jobs wait in the service's database, which need not be running."""
+    from medgen3d.serving.database import Database, sqlite_url
+    from medgen3d.serving.jobs import JobStore
+
+    database = Database(config.serving.database_url or sqlite_url(config.serving_dir / "jobs.db"))
+    try:
+        counts = JobStore(database, max_queued=1, jobs_per_owner=1).counts()
+    finally:
+        database.close()
+    return sum(counts.get(state, 0) for state in ("queued", "running"))
 
 
 def _free_port(host: str, port: int) -> int:

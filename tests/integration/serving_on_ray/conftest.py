@@ -1,10 +1,17 @@
 """A real Ray Serve on this machine, with the small untrained pipeline in a registry of its own."""
 
+import gzip
+import io
 import os
+import shutil
 import signal
+import socket
+import subprocess
+import sys
+import tempfile
 import time
+import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,10 +19,11 @@ from typing import Any
 import httpx
 import pytest
 import torch
+import yaml
 
 from medgen3d.artifacts.bundle import Bundle, read_bundle, read_weights, write_bundle
 from medgen3d.config.experiment import CHAIN, ExperimentConfig
-from medgen3d.recipes.serve import served_here
+from medgen3d.config.load import load_config
 from medgen3d.registry.bundles import register_bundle
 from medgen3d.registry.pipeline import CHAMPION, create_pipeline
 from medgen3d.registry.tracking import Tracking, start_run
@@ -77,6 +85,10 @@ class Service:
     headers: dict[str, str]
     folder: Path
 
+    def results(self, job_id: str) -> list[str]:
+        """The archives in a job's folder: one for each execution that came to its end and counts."""
+        return sorted(path.name for path in (self.folder / "jobs" / job_id).glob("result-*.zip"))
+
     def ask(self, method: str, path: str, **options: Any) -> httpx.Response:
         """The first answer that is not the sign of a process that has just died; at most a minute later."""
         headers = self.headers | options.pop("headers", {})
@@ -109,10 +121,6 @@ class Service:
 
     def volumes(self, job_id: str) -> dict[str, bytes]:
         """Name -> content of the NIfTI files of a job's result."""
-        import gzip
-        import io
-        import zipfile
-
         answer = self.ask("GET", f"/v1/jobs/{job_id}/result")
         assert answer.status_code == 200, answer.text
         with zipfile.ZipFile(io.BytesIO(answer.content)) as archive:
@@ -120,43 +128,146 @@ class Service:
             return {name: gzip.decompress(archive.read(name)) for name in names}
 
 
+@dataclass(frozen=True)
+class Cluster:
+    """A Ray cluster of its own processes, which end with the process that started it. folder: Its RAY_TMPDIR."""
+
+    dashboard: str
+    folder: str
+
+    def pids(self, kind: str) -> list[int]:
+        """Its living processes of a kind."""
+        ours, title = f"RAY_TMPDIR={self.folder}".encode(), PROCESSES[kind].encode()
+        found = []
+        for process in Path("/proc").glob("[0-9]*"):
+            try:
+                named, environment = (process / "cmdline").read_bytes(), (process / "environ").read_bytes()
+            except OSError:  # it has ended, or is somebody else's
+                continue
+            if named.startswith(title) and ours in environment.split(b"\0"):
+                found.append(int(process.name))
+        return found
+
+    def kill(self, *kinds: str) -> None:
+        """End all processes of these kinds at once, as the failure of a machine would."""
+        for kind in kinds:
+            victims = self.pids(kind)
+            assert victims, f"no {kind} is running"
+            for pid in victims:
+                os.kill(pid, signal.SIGKILL)
+
+
 @pytest.fixture(scope="session")
-def serve_knee(ray_cluster: None, registry: Registry) -> Callable[..., Any]:
-    """serve_knee(folder, **settings of serving): a context manager that yields a `Service`."""
+def start_cluster() -> Iterator[Callable[[], Cluster]]:
+    """start_cluster(): another cluster with eight logical CPUs and a dashboard."""
+    running: list[tuple[subprocess.Popen[str], str]] = []
 
-    @contextmanager
-    def run(folder: Path, **settings: Any) -> Iterator[Service]:
-        serving = {"pipelines": ["knee@champion"], "port": 0, "folder": str(folder), "lease_s": 3.0} | settings
-        config = ExperimentConfig.model_validate({"serving": serving, "storage": {"root": str(registry.root)}})
-        token, _ = create_token(folder / TOKENS, "anna", ("synthesize", "admin"))
-        with served_here(config) as url:
-            yield Service(url, {"Authorization": f"Bearer {token}"}, folder)
+    def start() -> Cluster:
+        folder = tempfile.mkdtemp(prefix="mg3d-", dir="/tmp")  # short, as in tests/conftest.py
+        script = (
+            "import ray, sys; port = int(sys.argv[1]);"
+            "made = ray.init(address='local', num_cpus=8, include_dashboard=True, dashboard_port=port);"
+            "print(made.address_info['webui_url'], flush=True); sys.stdin.read()"
+        )
+        process = subprocess.Popen(
+            [sys.executable, "-c", script, str(free_port())],
+            env=os.environ | {"RAY_TMPDIR": folder},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        running.append((process, folder))
+        url = process.stdout.readline().strip()
+        assert url, "the cluster did not start"
+        return Cluster(f"http://{url}", folder)
 
-    return run
+    yield start
+    for process, folder in running:
+        process.communicate("")
+        shutil.rmtree(folder, ignore_errors=True)
 
 
-def pids(kind: str) -> list[int]:
-    """The processes of a kind that belong to this test session's Ray."""
-    ours = f"RAY_TMPDIR={os.environ['RAY_TMPDIR']}\0".encode()
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            title, environment = (folder / "cmdline").read_bytes(), (folder / "environ").read_bytes()
-        except OSError:  # it has ended, or is somebody else's
-            continue
-        if title.startswith(PROCESSES[kind].encode()) and ours in environment + b"\0":
-            found.append(int(folder.name))
-    return found
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return listener.getsockname()[1]
 
 
 @pytest.fixture(scope="session")
-def kill() -> Callable[[str], None]:
-    """kill(kind): end all processes of a kind at once, as a machine's failure would."""
+def write_config(registry: Registry) -> Callable[..., Path]:
+    """write_config(folder, name, **settings of serving): a configuration of the service in this folder, as YAML."""
 
-    def run(kind: str) -> None:
-        victims = pids(kind)
-        assert victims, f"no {kind} is running"
-        for pid in victims:
-            os.kill(pid, signal.SIGKILL)
+    def write(folder: Path, name: str, **settings: Any) -> Path:
+        engine = {"poll_s": 0.5, "mask_generator": {"max_replicas": 1}, "refiner": {"max_replicas": 1}}
+        serving = {
+            "pipelines": ["knee@champion"],
+            "port": free_port(),
+            "folder": str(folder / "serving"),
+            "lease_s": 3.0,
+            "max_running": 16,
+            "requests_per_minute": 6000,
+            "request_burst": 6000,
+            "engine": engine,
+        }
+        tree = {"serving": serving | settings, "storage": {"root": str(registry.root)}}
+        (folder / name).write_text(yaml.safe_dump(tree))
+        return folder / name
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def client_of() -> Callable[[Path], Service]:
+    """client_of(configuration): a client, with a token of its own, of the service that it describes."""
+
+    def make(config: Path) -> Service:
+        experiment = load_config(config)
+        token, _ = create_token(experiment.serving_dir / TOKENS, "anna", ("synthesize", "admin"))
+        url = f"http://127.0.0.1:{experiment.serving.port}"
+        return Service(url, {"Authorization": f"Bearer {token}"}, experiment.serving_dir)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def start_here() -> Iterator[Callable[[Path], subprocess.Popen[str]]]:
+    """start_here(configuration): a running `medgen3d serve`, once it says that it serves."""
+    running: list[subprocess.Popen[str]] = []
+
+    def start(config: Path) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "medgen3d", "serve", "--config", str(config)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        running.append(process)
+        said = process.stdout.readline()
+        assert said.startswith("Serving at http://127.0.0.1:"), said
+        return process
+
+    yield start
+    for process in running:
+        if process.poll() is None:
+            process.kill()
+            process.communicate()
+
+
+def medgen3d(*words: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "medgen3d", *map(str, words)], capture_output=True, text=True, check=False
+    )
+
+
+@pytest.fixture(scope="session")
+def deploy() -> Callable[[Path, Cluster], subprocess.CompletedProcess[str]]:
+    """deploy(configuration, cluster): what `medgen3d serve deploy` says of its Serve config file."""
+
+    def run(config: Path, cluster: Cluster) -> subprocess.CompletedProcess[str]:
+        made = medgen3d("serve", "config", "--config", config)
+        assert made.returncode == 0, made.stderr
+        serve_file = config.with_name(f"deployed-{config.name}")
+        serve_file.write_text(made.stdout)
+        return medgen3d("serve", "deploy", "--config", serve_file, "--address", cluster.dashboard)
 
     return run

@@ -32,6 +32,8 @@ INGRESS = "ingress"
 _WIDTHS = {"cpu": 1, "cuda": 8}
 _REQUESTS_AT_ONCE = 1000  # of one ingress: most of them wait for a job's next event
 _RETRY_AFTER_S = 5
+_HEALTH_PERIOD_S = 2.0  # a process that died is missed after that
+_STARTS = 3  # a process that cannot start fails the deployment, and does not try for ever
 _STOP_S = 15.0  # for answers under way; jobs are given back at once
 
 
@@ -110,6 +112,8 @@ def _deployed_ingress(num_replicas: int) -> serve.Deployment:
         num_replicas=num_replicas,
         max_ongoing_requests=_REQUESTS_AT_ONCE,
         max_queued_requests=_REQUESTS_AT_ONCE,
+        health_check_period_s=_HEALTH_PERIOD_S,
+        max_constructor_retry_count=_STARTS,
         backpressure_config=BackpressureConfig(status_code=503, retry_after_s=_RETRY_AFTER_S),
         ray_actor_options={"num_cpus": 0.5},
         graceful_shutdown_timeout_s=_STOP_S,
@@ -148,8 +152,8 @@ def stage_deployment(
         max_ongoing_requests=replicas.max_cases,
         max_queued_requests=most_cases,  # of one ingress, which never has more under way
         ray_actor_options={"num_cpus": replicas.cpus, "num_gpus": replicas.gpus if device == "cuda" else 0},
-        health_check_period_s=5,
-        health_check_timeout_s=30,
+        health_check_period_s=_HEALTH_PERIOD_S,
+        max_constructor_retry_count=_STARTS,
         graceful_shutdown_timeout_s=engine.drain_s,
     )(StageReplica)
     return deployment.bind(
