@@ -1,6 +1,6 @@
 """The HTTP service's engine against the same chain called directly, and what sharing device batches is worth.
 
-Run: python benchmarks/serving.py [--rounds 9] [--only added throughput]. It starts a Ray of its own here. What is compared
+Run: python benchmarks/serving.py [--rounds 9] [--only added throughput]. It starts a Ray of its own. What is compared
 takes turns, so that a busy machine slows all alike; the tables give medians.
 """
 
