@@ -1,5 +1,6 @@
 """A real Ray Serve on this machine, with the small untrained pipeline in a registry of its own."""
 
+import asyncio
 import gzip
 import io
 import os
@@ -119,6 +120,26 @@ class Service:
             time.sleep(0.1)
         return job
 
+    def all_at_once(self, number: int) -> list[httpx.Response]:
+        """The answers to so many clients who ask for a pair at the same time; half of them are of one owner."""
+        tokens = [create_token(self.folder / TOKENS, f"owner-{each}")[0] for each in range(5)]
+        named = [tokens[0], tokens[1], tokens[0], tokens[2], tokens[0], tokens[3], tokens[0], tokens[4]]
+
+        async def ask_all() -> list[httpx.Response]:
+            limits = httpx.Limits(max_connections=number)
+            async with httpx.AsyncClient(base_url=self.url, timeout=120, limits=limits) as client:
+                asked = (
+                    client.post(
+                        "/v1/jobs",
+                        json={"pipeline": "knee", "seed": each},
+                        headers={"Authorization": f"Bearer {named[each % len(named)]}"},
+                    )
+                    for each in range(number)
+                )
+                return await asyncio.gather(*asked)
+
+        return asyncio.run(ask_all())
+
     def volumes(self, job_id: str) -> dict[str, bytes]:
         """Name -> content of the NIfTI files of a job's result."""
         answer = self.ask("GET", f"/v1/jobs/{job_id}/result")
@@ -147,6 +168,11 @@ class Cluster:
             if named.startswith(title) and ours in environment.split(b"\0"):
                 found.append(int(process.name))
         return found
+
+    def memory_mib(self, kind: str) -> float:
+        """Memory of the processes of a kind."""
+        lines = [Path(f"/proc/{pid}/status").read_text() for pid in self.pids(kind)]
+        return sum(int(text.partition("VmRSS:")[2].split()[0]) for text in lines) / 1024
 
     def kill(self, *kinds: str) -> None:
         """End all processes of these kinds at once, as the failure of a machine would."""

@@ -12,7 +12,9 @@ import pytest
 
 pytestmark = pytest.mark.timeout(600)
 STAGES = ("mask_generator", "image_sequence_generator", "refiner")
+SERVE = ("ingress", "controller", "proxy")
 SEEDS, COUNT = range(5), 10
+LIMITS = {"max_queued": 40, "jobs_per_owner": 15}
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ def service(tmp_path_factory, write_config, start_here, client_of, start_cluster
     said, _ = process.communicate(timeout=60)
     assert process.returncode == 0
 
-    second, cluster = write_config(folder, "second.yaml"), start_cluster()
+    second, cluster = write_config(folder, "second.yaml", **LIMITS), start_cluster()
     deployed = deploy(second, cluster)
     assert deployed.returncode == 0, deployed.stderr
     return Followed(client_of(second), cluster, expected, left, said)
@@ -56,7 +58,7 @@ def test_jobs_that_a_stopped_service_left_end_in_the_next_one_as_if_undisturbed(
 def test_jobs_end_once_and_as_if_undisturbed_when_every_kind_of_process_is_killed(service):
     client = service.client
     jobs = {seed: client.submit(seed=seed, count=COUNT, key=f"job-{seed}") for seed in SEEDS}
-    for victims in (STAGES, ("ingress", "controller", "proxy")):
+    for victims in (STAGES, SERVE):
         while not any(client.status(job)["state"] == "running" for job in jobs.values()):
             time.sleep(0.05)
         service.cluster.kill(*victims)
@@ -67,6 +69,23 @@ def test_jobs_end_once_and_as_if_undisturbed_when_every_kind_of_process_is_kille
         assert client.volumes(job) == service.expected[seed]
         assert len(client.results(job)) == 1
         assert client.submit(seed=seed, count=COUNT, key=f"job-{seed}") == job
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("victims", [*((kind,) for kind in (*STAGES, *SERVE)), (*STAGES, *SERVE)], ids="-".join)
+def test_20_jobs_end_once_and_as_if_undisturbed_whatever_is_killed(service, victims):
+    client, seeds = service.client, [seed for _ in range(4) for seed in SEEDS]
+    jobs = [client.submit(seed=seed, count=COUNT) for seed in seeds]
+    for _ in range(2):
+        while not any(client.status(job)["state"] == "running" for job in jobs):
+            time.sleep(0.05)
+        service.cluster.kill(*victims)
+        time.sleep(3)
+    for seed, job in zip(seeds, jobs, strict=True):
+        assert client.wait(job, within_s=600)["state"] == "succeeded"
+        assert client.volumes(job) == service.expected[seed]
+        assert len(client.results(job)) == 1
 
 
 def test_a_cancelled_job_frees_the_devices_within_a_second(service):
@@ -90,6 +109,7 @@ def test_a_promoted_champion_is_taken_over_with_no_failed_request(service, regis
     while "knee@2" not in seen[-5:] and time.monotonic() < end:
         jobs.append(client.submit(seed=4))
         seen.append(client.status(jobs[-1])["pipeline"])
+        client.wait(jobs[max(len(jobs) - 8, 0)])  # eight under way
     assert set(seen) == {"knee@1", "knee@2"}
     assert seen == sorted(seen)
     ended = [client.wait(job) for job in jobs]
@@ -102,3 +122,16 @@ def test_a_pipeline_that_is_not_offered_is_refused(service):
     answer = service.client.ask("POST", "/v1/jobs", json={"pipeline": "builtin/hippocampus"})
     assert answer.status_code == 404
     assert "knee@champion" in answer.json()["detail"]
+
+
+def test_200_clients_at_once_are_served_or_told_when_to_come_again(service):
+    answers, rss_before = service.client.all_at_once(200), service.cluster.memory_mib("ingress")
+    assert {answer.status_code for answer in answers} == {202, 429, 503}
+    for answer in answers:
+        if answer.status_code != 202:
+            assert 0 < int(answer.headers["Retry-After"]) <= 3600
+            assert answer.json()["detail"].count(".") >= 1
+    accepted = [answer.json()["id"] for answer in answers if answer.status_code == 202]
+    assert len(accepted) == len(set(accepted)) >= LIMITS["max_queued"]
+    assert {service.client.wait(job)["state"] for job in accepted} == {"succeeded"}
+    assert service.cluster.memory_mib("ingress") < rss_before + 300
