@@ -1,6 +1,6 @@
 """The HTTP service's engine against the same chain called directly, and what sharing device batches is worth.
 
-Run: python benchmarks/serving.py [--rounds 9] [--only added throughput]. It starts a Ray of its own. What is compared
+Run: python benchmarks/serving.py [--rounds 9] [--only widths added]. It starts a Ray of its own. What is compared
 takes turns, so that a busy machine slows all alike; the tables give medians.
 """
 
@@ -29,9 +29,11 @@ from medgen3d.serving.on_ray.app import stage_deployment
 from medgen3d.serving.on_ray.engine import RayEngine
 from medgen3d.serving.on_ray.source import Source, StageLoader
 from medgen3d_stages.chain import TrainedStage, draw_images, draw_masks, refine
+from medgen3d_stages.mask_generator.sampler import MaskRequest
 
 PIPELINE = "builtin/hippocampus"
 LARGE = (64, 512, 512)
+STEPS = 5
 WINDOW_SHAPE = (8, 51, 34)  # a mask of one window: 25 denoising steps
 
 
@@ -252,8 +254,32 @@ async def measure_throughput(rounds: int, requests: int) -> None:
     show(f"Throughput, {PIPELINE}, masks of one window (25 steps)", head, rows)
 
 
+def measure_widths(rounds: int) -> None:
+    """The third table: what the device itself gains by wider batches, in seconds of its one CPU."""
+    trained = StageLoader(Source(ExperimentConfig().storage, ()), "mask_generator", "cpu")(PIPELINE)
+    seconds: dict[tuple[int, int], list[float]] = {}
+    for number in range(rounds + 1):
+        for width in (1, 2, 4, 8):
+            for masks in (1, 8):
+                runs = [trained.begin(MaskRequest(shape=WINDOW_SHAPE), seed) for seed in range(masks)]
+                begin = time.process_time()
+                for _ in range(STEPS):
+                    trained.advance(runs, width)
+                if number:  # the first round warms up
+                    taken = (time.process_time() - begin) / (STEPS * masks)
+                    seconds.setdefault((width, masks), []).append(taken)
+    medians = {key: statistics.median(values) for key, values in seconds.items()}
+    first = medians[1, 1]
+    rows = [
+        (width, *(f"{1000 * medians[width, masks]:.0f} ({first / medians[width, masks]:.2f} x)" for masks in (8, 1)))
+        for width in (1, 2, 4, 8)
+    ]
+    head = ("width", "eight masks at once", "one mask, the rest of the batch filled up")
+    show(f"CPU time per mask and denoising step [ms], one thread, {PIPELINE}", head, rows)
+
+
 async def measure(arguments: argparse.Namespace) -> None:
-    """What was asked for."""
+    """What needs Ray of what was asked for."""
     if "added" in arguments.only:
         await measure_added(arguments.rounds)
     if "throughput" in arguments.only:
@@ -265,11 +291,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--requests", type=int, default=32, help="Per round, number of clients and way.")
-    parser.add_argument("--only", nargs="*", default=["added", "throughput"])
+    parser.add_argument("--only", nargs="*", default=["widths", "added", "throughput"])
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     machine = platform.processor() or platform.machine()
     print(f"{machine}, {os.cpu_count()} cores, torch {torch.__version__}, ray {ray.__version__}")
+    if "widths" in arguments.only:
+        measure_widths(arguments.rounds)
+    if not {"added", "throughput"} & set(arguments.only):
+        return
     with connect():
         serve.start(proxy_location="Disabled")
         asyncio.run(measure(arguments))
