@@ -6,6 +6,7 @@ takes turns, so that a busy machine slows all alike; the tables give medians.
 
 import argparse
 import asyncio
+import dataclasses
 import os
 import platform
 import statistics
@@ -33,8 +34,8 @@ from medgen3d_stages.mask_generator.sampler import MaskRequest
 
 PIPELINE = "builtin/hippocampus"
 LARGE = (64, 512, 512)
-STEPS = 5
-WINDOW_SHAPE = (8, 51, 34)  # a mask of one window: 25 denoising steps
+STEPS = 5  # of the 25 that the pipeline takes
+WINDOW_SHAPE = (8, 51, 34)  # a mask of one window
 
 
 class TrivialRun:
@@ -83,11 +84,21 @@ class TrivialLoader:
         return TrainedStage(TrivialStage(self.stage), {})  # type: ignore[arg-type]
 
 
+class FewSteps:
+    """Loads the mask generator with fewer denoising steps: what is compared costs the same per step."""
+
+    def __call__(self, reference: str) -> TrainedStage:
+        trained = StageLoader(Source(ExperimentConfig().storage, ()), "mask_generator", "cpu")(reference)
+        stage: Any = trained.stage
+        fewer = type(stage)(dataclasses.replace(stage.config, sampling_steps=STEPS), stage.spec)
+        return TrainedStage(fewer, trained.networks)
+
+
 @serve.deployment
 class WholeSamples:
     """The other way to share batches: Serve collects requests, and whole samples are drawn together."""
 
-    def __init__(self, load: StageLoader, threads: int) -> None:
+    def __init__(self, load: FewSteps, threads: int) -> None:
         torch.set_num_threads(threads)
         self.trained = load(PIPELINE)
 
@@ -198,8 +209,7 @@ def lock_step(name: str, *, width: int, replicas: int, at_once: int = 16, thread
     replica = StageReplicas(min_replicas=replicas, max_replicas=replicas, max_cases=at_once)
     engine = EngineConfig(mask_generator=replica, threads=threads)
     config = ExperimentConfig.model_validate({"serving": {"engine": engine.model_dump(), "max_running": 100}})
-    load = StageLoader(Source(config.storage, ()), "mask_generator", "cpu")
-    stage = stage_deployment("mask_generator", load, list, config, width, "cpu")
+    stage = stage_deployment("mask_generator", FewSteps(), list, config, width, "cpu")
     serve.run(Root.options(ray_actor_options={"num_cpus": 0}).bind(stage), name=name, route_prefix=None)
     handle = serve.get_deployment_handle("mask_generator", name).options(stream=True)
 
@@ -212,9 +222,8 @@ def lock_step(name: str, *, width: int, replicas: int, at_once: int = 16, thread
 
 def whole_samples(name: str, threads: int = 1) -> Any:
     """The other way to serve the mask generator."""
-    load = StageLoader(Source(ExperimentConfig().storage, ()), "mask_generator", "cpu")
     deployment = WholeSamples.options(max_ongoing_requests=16, ray_actor_options={"num_cpus": 0.5})
-    handle = serve.run(deployment.bind(load, threads), name=name, route_prefix=None)
+    handle = serve.run(deployment.bind(FewSteps(), threads), name=name, route_prefix=None)
 
     async def draw(seed: int) -> None:
         await handle.draw.remote(seed)
@@ -230,7 +239,9 @@ async def measure_throughput(rounds: int, requests: int) -> None:
         "lock-step, width 4, 1 process": lock_step("w4", width=4, replicas=1),
         "lock-step, width 8, 1 process": lock_step("w8", width=8, replicas=1),
         "serve.batch of whole samples, up to 8, 1 process": whole_samples("batch"),
+        "one request at a time, 1 process, 2 threads": lock_step("threads", width=1, replicas=1, at_once=1, threads=2),
         "lock-step, width 1, 2 processes": lock_step("two", width=1, replicas=2),
+        "lock-step, width 4, 2 processes": lock_step("both", width=4, replicas=2),
     }
     for draw in ways.values():
         await draw(0)
@@ -240,7 +251,7 @@ async def measure_throughput(rounds: int, requests: int) -> None:
         latencies: dict[str, list[float]] = {name: [] for name in ways}
         for _ in range(rounds):
             for name, draw in ways.items():
-                rate, each = await clients(draw, number, max(requests if number > 1 else requests // 4, number))
+                rate, each = await clients(draw, number, max(requests * number // 16, 4))
                 rates[name].append(rate)
                 latencies[name] += each
         first = statistics.median(rates["one request at a time, 1 process"])
@@ -251,7 +262,7 @@ async def measure_throughput(rounds: int, requests: int) -> None:
                 (number, name, f"{rate:.2f}", f"{rate / first:.2f} x", f"{p50:.1f}", f"{p95:.1f}", f"{p99:.1f}")
             )
     head = ("clients", "mask generator", "requests/s", "against one at a time", "p50 [s]", "p95 [s]", "p99 [s]")
-    show(f"Throughput, {PIPELINE}, masks of one window (25 steps)", head, rows)
+    show(f"Throughput, {PIPELINE}, masks of one window, {STEPS} steps", head, rows)
 
 
 def measure_widths(rounds: int) -> None:
@@ -290,7 +301,7 @@ def main() -> None:
     """Measure and print the tables in Markdown."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--requests", type=int, default=32, help="Per round, number of clients and way.")
+    parser.add_argument("--requests", type=int, default=32, help="Of 16 clients, per round and way; fewer of fewer.")
     parser.add_argument("--only", nargs="*", default=["widths", "added", "throughput"])
     arguments = parser.parse_args()
     torch.set_num_threads(1)
