@@ -174,6 +174,12 @@ class Cluster:
         lines = [Path(f"/proc/{pid}/status").read_text() for pid in self.pids(kind)]
         return sum(int(text.partition("VmRSS:")[2].split()[0]) for text in lines) / 1024
 
+    def cpu_seconds(self, *kinds: str) -> float:
+        """What the processes of these kinds have used of CPUs so far."""
+        stats = [Path(f"/proc/{pid}/stat").read_text() for kind in kinds for pid in self.pids(kind)]
+        ticks = sum(sum(map(int, text.rpartition(")")[2].split()[11:13])) for text in stats)
+        return ticks / os.sysconf("SC_CLK_TCK")
+
     def kill(self, *kinds: str) -> None:
         """End all processes of these kinds at once, as the failure of a machine would."""
         for kind in kinds:
