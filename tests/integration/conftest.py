@@ -1,8 +1,17 @@
-"""What evaluation and usefulness share: small prepared heads, and real cases that pass for drawn ones."""
+"""What integration tests share: small prepared heads, real cases that pass for drawn ones, a PostgreSQL server."""
 
-from collections.abc import Callable, Sequence
+import os
+import pwd
+import shutil
+import socket
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from medgen3d.artifacts.bundle import BundleDataset
@@ -58,3 +67,50 @@ def _copy_as_pairs(prepared: PreparedSet, case_ids: Sequence[str], out: Path) ->
         rows.append(write_case(out, info, case_id=f"syn_{number:05d}", number=number, image=image, mask=mask))
     write_part(out, info, 0, rows)
     merge_parts(out)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Callable[[], str]]:
+    """postgres(): the address of a new, empty schema on a real PostgreSQL server on a free port."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    if not found:
+        pytest.skip("PostgreSQL's server is not installed: on Debian it is the package `postgresql`")
+    with _running_postgres(found[-1].parent) as port:
+        numbers = count()
+
+        server = f"medgen3d@127.0.0.1:{port}/postgres"
+
+        def new_schema() -> str:
+            name = f"jobs{next(numbers)}"
+            with psycopg.connect(f"postgresql://{server}") as connection:
+                connection.execute(f"CREATE SCHEMA {name}")
+            return f"postgresql+psycopg://{server}?options=-csearch_path%3D{name}"
+
+        yield new_schema
+
+
+@contextmanager
+def _running_postgres(binaries: Path) -> Iterator[int]:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    root = Path(tempfile.mkdtemp(prefix="mg3d-pg-", dir="/tmp"))
+    as_user: dict[str, object] = {}
+    if os.geteuid() == 0:  # the server refuses to run as root
+        postgres = pwd.getpwnam("postgres")
+        os.chown(root, postgres.pw_uid, postgres.pw_gid)
+        as_user = {"user": postgres.pw_uid, "group": postgres.pw_gid, "extra_groups": []}
+
+    def run(*command: object) -> None:
+        words = [str(binaries / str(command[0])), *map(str, command[1:])]
+        subprocess.run(words, check=True, capture_output=True, cwd=root, **as_user)  # type: ignore[call-overload]
+
+    try:
+        run("initdb", "-D", root / "data", "-U", "medgen3d", "--auth=trust", "--no-sync", "--encoding=UTF8")
+        options = f"-c listen_addresses=127.0.0.1 -p {port} -k {root} -c fsync=off"
+        run("pg_ctl", "-D", root / "data", "-l", root / "log", "-w", "-o", options, "start")
+        try:
+            yield port
+        finally:
+            run("pg_ctl", "-D", root / "data", "-m", "immediate", "stop")
+    finally:
+        shutil.rmtree(root, ignore_errors=True)

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
+from medgen3d.config.engine import EngineConfig
+from medgen3d.config.section import Section
 from medgen3d_stages.image_sequence_generator.config import ImageSequenceGeneratorConfig
 from medgen3d_stages.mask_generator.config import MaskGeneratorConfig
 from medgen3d_stages.refiner.config import RefinerConfig
@@ -22,16 +24,7 @@ NonNegativeInt = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
-class _Section(BaseModel):
-    """A part of the tree. Stage dataclasses inside it inherit `extra="forbid"` (tested).
-
-    Lax types on purpose: YAML 1.1 reads `3e-4` as text, and pydantic then makes the number of it.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class IngestConfig(_Section):
+class IngestConfig(Section):
     """How raw volumes become the prepared set."""
 
     modality: Literal["CT", "MR"] | None = None
@@ -67,7 +60,7 @@ class IngestConfig(_Section):
         return self
 
 
-class StageTraining(_Section):
+class StageTraining(Section):
     """How one stage is trained."""
 
     steps: PositiveInt = 3000
@@ -114,7 +107,7 @@ class SegmenterTraining(StageTraining):
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.99
 
 
-class TrainingConfig(_Section):
+class TrainingConfig(Section):
     """How each stage is trained."""
 
     mask_generator: StageTraining = StageTraining()
@@ -123,7 +116,7 @@ class TrainingConfig(_Section):
     segmenter: SegmenterTraining = SegmenterTraining()
 
 
-class ClusterConfig(_Section):
+class ClusterConfig(Section):
     """What a training run takes of the Ray cluster."""
 
     num_workers: PositiveInt = 1
@@ -140,7 +133,7 @@ class ClusterConfig(_Section):
     """Wait for machines that an autoscaler may still add, instead of refusing what the cluster has no room for."""
 
 
-class StageActors(_Section):
+class StageActors(Section):
     """Processes per stage."""
 
     mask_generator: PositiveInt = 1
@@ -148,7 +141,7 @@ class StageActors(_Section):
     refiner: PositiveInt = 1
 
 
-class SynthesisConfig(_Section):
+class SynthesisConfig(Section):
     """How pairs are synthesised in bulk."""
 
     batch: PositiveInt = 8
@@ -166,7 +159,7 @@ class SynthesisConfig(_Section):
     """False: images as the image sequence generator leaves them, to see what the refiner is worth."""
 
 
-class UsefulnessConfig(_Section):
+class UsefulnessConfig(Section):
     """How the segmenters of a usefulness study are trained, beside `segmenter` and `training.segmenter`."""
 
     real_share: Annotated[float, Field(gt=0, lt=1)] = 0.5
@@ -179,7 +172,7 @@ class UsefulnessConfig(_Section):
     """Share of a GPU that Ray sets aside for each trial."""
 
 
-class StorageConfig(_Section):
+class StorageConfig(Section):
     """Where runs, checkpoints and the registry live; every machine of a cluster must see the same folder."""
 
     root: Path = Path("medgen3d-runs")
@@ -202,7 +195,59 @@ class StorageConfig(_Section):
         return self.root.absolute() / "training"
 
 
-class ExperimentConfig(_Section):
+class ServingConfig(Section):
+    """How pairs are served over HTTP, and what of it one client may have."""
+
+    pipelines: tuple[str, ...] = ("builtin/hippocampus",)
+    """References that are offered. `NAME` offers every version of it, `NAME@champion` what the alias means now."""
+    host: str = "127.0.0.1"
+    """Address to listen at; 0.0.0.0 for every interface of the machine."""
+    port: Annotated[int, Field(ge=0, le=65535)] = 8000
+    """0: any free port."""
+    folder: Path | None = None
+    """Uploads, results, tokens and audit log; every machine of the service must see it. None: `serving` below
+    `storage.root`."""
+    database_url: str | None = None
+    """SQLAlchemy address of the jobs, such as postgresql+psycopg://medgen3d@db/jobs. None: a SQLite file in `folder`,
+    good for one machine."""
+    max_queued: PositiveInt = 200
+    """Jobs that wait; more are refused with 503."""
+    max_running: PositiveInt = 4
+    """Jobs that one process of the service runs at a time."""
+    jobs_per_owner: PositiveInt = 50
+    """Unfinished jobs of one owner; more are refused with 429."""
+    requests_per_minute: PositiveInt = 120
+    """Requests that make a job, of one owner, in the long run; more are refused with 429."""
+    request_burst: PositiveInt = 60
+    """Requests that make a job, of one owner, at once."""
+    max_streams: PositiveInt = 200
+    """Event streams and waiting requests that one process holds open; more are refused with 503."""
+    max_count: PositiveInt = 500
+    """Pairs of one job."""
+    max_voxels: PositiveInt = 2**27
+    """Voxels of all pairs of a job together, drawn or resampled [voxels]."""
+    max_upload_bytes: PositiveInt = 64 * 2**20
+    """Body of a request that brings a mask [bytes], compressed as it may be."""
+    max_pairs_waited_for: PositiveInt = 8
+    """Pairs of one POST /v1/pairs, whose client waits."""
+    lease_s: PositiveFloat = 15.0
+    """Time after which a runner that gave no sign of life loses its jobs to another one."""
+    max_attempts: PositiveInt = 5
+    """How often a job is begun before it ends as failed."""
+    keep_results_h: PositiveFloat = 168.0
+    """Time for which a job and its result are kept after its end [hours]."""
+    engine: EngineConfig = EngineConfig()
+    """The processes that draw."""
+
+    @model_validator(mode="after")
+    def _postgres_driver(self) -> Self:
+        if self.database_url and not self.database_url.startswith(("sqlite:///", "postgresql+psycopg://")):
+            scheme = self.database_url.partition(":")[0]
+            raise ValueError(f"database_url must begin with sqlite:/// or postgresql+psycopg://, got {scheme}")
+        return self
+
+
+class ExperimentConfig(Section):
     """Everything that can be chosen, in one tree."""
 
     seed: NonNegativeInt = 0
@@ -217,6 +262,19 @@ class ExperimentConfig(_Section):
     synthesis: SynthesisConfig = SynthesisConfig()
     usefulness: UsefulnessConfig = UsefulnessConfig()
     storage: StorageConfig = StorageConfig()
+    serving: ServingConfig = ServingConfig()
+
+    @property
+    def serving_dir(self) -> Path:
+        """Folder of the HTTP service: uploads, results, tokens, audit log and, unless set otherwise, its database."""
+        return (self.serving.folder or self.storage.root / "serving").absolute()
+
+    def with_absolute_paths(self) -> Self:
+        """The same for processes that run in other folders."""
+        storage = self.storage.model_copy(update={"root": self.storage.root.absolute()})
+        return self.model_copy(
+            update={"storage": storage, "serving": self.serving.model_copy(update={"folder": self.serving_dir})}
+        )
 
     def to_yaml(self) -> str:
         """The whole tree, defaults included; `load_config` reads it back to an equal configuration."""
