@@ -1,0 +1,152 @@
+/** The page: access, the order form, the jobs of this tab, and the job that is shown. */
+
+import { announce, byId, make } from "./dom.js";
+import { pairs as pairsText, showJob, showLost, stateWord } from "./job_view.js";
+import { OrderForm } from "./order.js";
+import { Pairs } from "./pairs.js";
+import * as service from "./service.js";
+
+const JOBS = "medgen3d.jobs"; // ids, the newest first; a reload finds them again
+const OTHERS_EVERY_MS = 5000;
+
+const jobs = new Map();
+let shown = null;
+let following = new AbortController();
+
+const order = new OrderForm({
+  onJob(job) {
+    keep(job);
+    select(job.id);
+    byId("result").focus();
+  },
+  onRefusal: (error) => refused(error, "order-problem"),
+});
+const pairs = new Pairs({ onRefusal: (error) => refused(error, "viewer-problem") });
+
+/** Say what was refused where it was asked for. A token that is not taken leads back to the start. */
+function refused(error, place) {
+  if (error.status === 401) return askForToken(error.message);
+  byId(place).textContent = error.message;
+}
+
+// Access
+
+async function enter() {
+  if (!service.token.get()) return askForToken("");
+  try {
+    const offered = await service.pipelines();
+    byId("access").hidden = true;
+    byId("desk").hidden = false;
+    byId("forget").hidden = false;
+    order.offer(offered);
+    await restore();
+  } catch (error) {
+    askForToken(error.message);
+  }
+}
+
+function askForToken(problem) {
+  following.abort();
+  service.token.forget();
+  byId("desk").hidden = true;
+  byId("forget").hidden = true;
+  byId("access").hidden = false;
+  byId("access-problem").textContent = problem;
+  byId("token").value = "";
+  byId("token").focus();
+}
+
+byId("access-form").addEventListener("submit", (event) => {
+  event.preventDefault();
+  service.token.set(byId("token").value.trim());
+  enter();
+});
+
+byId("forget").addEventListener("click", () => {
+  sessionStorage.removeItem(JOBS);
+  jobs.clear();
+  select(null);
+  askForToken("");
+});
+
+// The jobs of this tab
+
+async function restore() {
+  const ids = JSON.parse(sessionStorage.getItem(JOBS) ?? "[]");
+  const found = await Promise.all(ids.map((id) => service.job(id).catch(() => null)));
+  for (const job of found.filter(Boolean).reverse()) keep(job);
+  if (jobs.size) select(shown ?? [...jobs.keys()].at(-1));
+}
+
+function keep(job) {
+  jobs.set(job.id, job);
+  sessionStorage.setItem(JOBS, JSON.stringify([...jobs.keys()].reverse()));
+  showList();
+}
+
+function showList() {
+  byId("empty").hidden = jobs.size > 0;
+  byId("jobs").hidden = jobs.size < 2;
+  const list = byId("job-list");
+  for (const entry of [...list.children]) if (!jobs.has(entry.dataset.job)) entry.remove();
+  for (const job of jobs.values()) {
+    const entry = [...list.children].find(({ dataset }) => dataset.job === job.id) ?? newEntry(job);
+    entry.querySelector(".quiet").textContent = stateWord(job);
+    entry.querySelector("button").setAttribute("aria-current", String(job.id === shown));
+  }
+}
+
+function newEntry(job) {
+  const text = `${pairsText(job.request.count)}, seed ${job.request.seed} `;
+  const button = make("button", { type: "button" }, text, make("span", { className: "quiet" }));
+  button.addEventListener("click", () => select(job.id));
+  const entry = make("li", {}, button);
+  entry.dataset.job = job.id;
+  byId("job-list").prepend(entry);
+  return entry;
+}
+
+setInterval(async () => {
+  const others = [...jobs.values()].filter((job) => job.id !== shown && !service.isFinal(job));
+  for (const { id } of others) await service.job(id).then(keep, () => {});
+}, OTHERS_EVERY_MS);
+
+// The job that is shown
+
+function select(id) {
+  following.abort();
+  following = new AbortController();
+  shown = id;
+  pairs.hide();
+  byId("job").hidden = id === null;
+  showList();
+  if (id === null) return;
+  showJob(jobs.get(id));
+  if (service.isFinal(jobs.get(id))) ended(jobs.get(id));
+  else watch(id, following.signal);
+}
+
+async function watch(id, signal) {
+  const seen = (job) => {
+    keep(job);
+    showJob(job);
+    if (service.isFinal(job)) ended(job);
+  };
+  try {
+    await service.follow(id, seen, showLost, signal);
+  } catch (error) {
+    refused(error, "job-problem");
+  }
+}
+
+function ended(job) {
+  if (document.activeElement === document.body) byId("result").focus(); // the button that was pressed is gone
+  if (job.state === "succeeded") pairs.open(job);
+}
+
+byId("cancel").addEventListener("click", async () => {
+  announce("Cancelling");
+  await service.cancel(shown).catch((error) => refused(error, "job-problem"));
+});
+
+enter();
