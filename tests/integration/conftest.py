@@ -1,7 +1,9 @@
-"""What evaluation and usefulness share: small prepared heads, and real cases that pass for drawn ones."""
+"""What several modules share: small prepared heads, real cases that pass for drawn ones, a browser."""
 
-from collections.abc import Callable, Sequence
+import shutil
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -58,3 +60,17 @@ def _copy_as_pairs(prepared: PreparedSet, case_ids: Sequence[str], out: Path) ->
         rows.append(write_case(out, info, case_id=f"syn_{number:05d}", number=number, image=image, mask=mask))
     write_part(out, info, 0, rows)
     merge_parts(out)
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    """A headless Chromium. It has an event loop of its own, so it ends with the module."""
+    from playwright.sync_api import sync_playwright
+
+    program = shutil.which("chromium") or shutil.which("google-chrome")
+    if program is None:
+        pytest.skip("there is no Chromium on this machine (Debian's package is called chromium)")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program)
+        yield browser
+        browser.close()

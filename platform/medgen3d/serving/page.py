@@ -36,10 +36,10 @@ HEADERS = {
 
 
 def page_router() -> APIRouter:
-    """Routes of the page, `/` and `/web/NAME`; they are no part of the OpenAPI document."""
+    """Routes of the page, `/` and `/page/NAME`; they are no part of the OpenAPI document."""
     router = APIRouter(include_in_schema=False)
     for path in sorted(_WEB.iterdir()):
-        address = "/" if path.name == "index.html" else f"/web/{path.name}"
+        address = "/" if path.name == "index.html" else f"/page/{path.name}"
         router.add_api_route(address, _Answer(path), methods=["GET"])
     return router
 

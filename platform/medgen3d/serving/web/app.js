@@ -1,4 +1,4 @@
-/** The page: access, the order form, the jobs of this tab, and the job that is shown. */
+/** The page: access, the order form, the newest jobs, and the job that is shown. */
 
 import { announce, byId, make } from "./dom.js";
 import { pairs as pairsText, showJob, showLost, stateWord } from "./job_view.js";
@@ -6,7 +6,6 @@ import { OrderForm } from "./order.js";
 import { Pairs } from "./pairs.js";
 import * as service from "./service.js";
 
-const JOBS = "medgen3d.jobs"; // ids, the newest first; a reload finds them again
 const OTHERS_EVERY_MS = 5000;
 
 const jobs = new Map();
@@ -39,15 +38,17 @@ async function enter() {
     byId("desk").hidden = false;
     byId("forget").hidden = false;
     order.offer(offered);
-    await restore();
+    await refreshJobs();
+    if (jobs.size) select(shown ?? [...jobs.keys()].at(-1));
   } catch (error) {
     askForToken(error.message);
   }
 }
 
 function askForToken(problem) {
-  following.abort();
   service.token.forget();
+  jobs.clear();
+  select(null);
   byId("desk").hidden = true;
   byId("forget").hidden = true;
   byId("access").hidden = false;
@@ -63,24 +64,17 @@ byId("access-form").addEventListener("submit", (event) => {
 });
 
 byId("forget").addEventListener("click", () => {
-  sessionStorage.removeItem(JOBS);
-  jobs.clear();
-  select(null);
   askForToken("");
 });
 
-// The jobs of this tab
+// The newest jobs
 
-async function restore() {
-  const ids = JSON.parse(sessionStorage.getItem(JOBS) ?? "[]");
-  const found = await Promise.all(ids.map((id) => service.job(id).catch(() => null)));
-  for (const job of found.filter(Boolean).reverse()) keep(job);
-  if (jobs.size) select(shown ?? [...jobs.keys()].at(-1));
+async function refreshJobs() {
+  for (const job of (await service.newestJobs()).reverse()) if (job.id !== shown || !jobs.has(job.id)) keep(job);
 }
 
 function keep(job) {
   jobs.set(job.id, job);
-  sessionStorage.setItem(JOBS, JSON.stringify([...jobs.keys()].reverse()));
   showList();
 }
 
@@ -106,9 +100,9 @@ function newEntry(job) {
   return entry;
 }
 
-setInterval(async () => {
+setInterval(() => {
   const others = [...jobs.values()].filter((job) => job.id !== shown && !service.isFinal(job));
-  for (const { id } of others) await service.job(id).then(keep, () => {});
+  if (others.length) refreshJobs().catch(() => {}); // the job that is shown says when the service is away
 }, OTHERS_EVERY_MS);
 
 // The job that is shown

@@ -14,7 +14,7 @@ export class Pairs {
   /** onRefusal: Called with what the service refused. */
   constructor({ onRefusal }) {
     this.onRefusal = onRefusal;
-    byId("pair").addEventListener("change", () => this.#show());
+    byId("pair").addEventListener("change", () => this.#guard(() => this.#show()));
     byId("previous-pair").addEventListener("click", () => this.#step(-1));
     byId("next-pair").addEventListener("click", () => this.#step(1));
     byId("save-image").addEventListener("click", () => this.#save("image"));

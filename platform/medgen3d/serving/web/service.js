@@ -21,7 +21,7 @@ export const isFinal = (job) => FINAL.has(job.state);
 
 export const pipelines = () => answer("v1/pipelines");
 export const pipeline = (name) => answer(`v1/pipelines/${name.split("/").map(encodeURIComponent).join("/")}`);
-export const job = (id) => answer(jobPath(id));
+export const newestJobs = () => answer("v1/jobs?limit=20");
 export const cancel = (id) => call(jobPath(id), { method: "DELETE" });
 export const resultFile = async (id, file) => (await call(`${jobPath(id)}/result?file=${encodeURIComponent(file)}`)).blob();
 export const wholeResult = async (id) => (await call(`${jobPath(id)}/result`)).blob();
