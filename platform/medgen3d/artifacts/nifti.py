@@ -44,6 +44,21 @@ class VolumeFile(NamedTuple):
     dtype: str
 
 
+class VolumeHeader(NamedTuple):
+    """What a file says of itself before any voxel is read.
+
+    axes: Length of each axis of the file, in its own order; a single volume has three.
+    shape: Voxels along (D, H, W) once it is turned to RAS, of its first three axes.
+    spacing_mm: Voxel size along (D, H, W), by the affine.
+    pixdim: The voxel size that stands beside the affine, in the file's order (x, y, z) [mm].
+    """
+
+    axes: tuple[int, ...]
+    shape: tuple[int, int, int]
+    spacing_mm: tuple[float, float, float]
+    pixdim: tuple[float, float, float]
+
+
 class _Layout(NamedTuple):
     """What the header says about the voxels that follow; shape and affine are the file's (x, y, z)."""
 
@@ -80,6 +95,37 @@ def read(path: Path, max_bytes: int = MAX_BYTES) -> VolumeFile:
         layout = _read_layout(path, file, max_bytes)
         voxels = _read_voxels(path, file, layout)
     return in_ras(voxels, layout.affine)
+
+
+def read_header(path: Path, max_bytes: int = MAX_BYTES) -> VolumeHeader:
+    """What a file says of itself; no memory is taken for its voxels.
+
+    Args:
+        path: A `.nii` or `.nii.gz` file.
+        max_bytes: Largest size of the uncompressed voxels [bytes].
+
+    Raises:
+        VolumeFileError: As `read`, as far as the header tells; also a header whose size, or whose bits per voxel,
+            contradict its format.
+    """
+    with _readable(path) as file:
+        header = _read_header(path, file)
+        layout = _layout_of(path, header, max_bytes)
+    for field, found, expected in (
+        ("sizeof_hdr", int(header["sizeof_hdr"]), header.sizeof_hdr),
+        ("bitpix", int(header["bitpix"]), layout.dtype.itemsize * 8),
+    ):
+        if found != expected:
+            raise VolumeFileError(str(path), f"{field} {found} in the header", f"{expected}", _RESTORE)
+    one_voxel = in_ras(np.zeros((1, 1, 1), np.uint8), layout.affine).volume
+    along = dict(zip(io_orientation(layout.affine)[:, 0].astype(int).tolist(), layout.shape, strict=True))
+    x_mm, y_mm, z_mm = (float(length) for length in header["pixdim"][1:4])
+    return VolumeHeader(
+        axes=tuple(int(length) for length in header.get_data_shape()),
+        shape=(along[2], along[1], along[0]),
+        spacing_mm=one_voxel.spacing_mm,
+        pixdim=(x_mm, y_mm, z_mm),
+    )
 
 
 def write(path: Path, volume: Volume, axis_codes: str = "RAS", dtype: DTypeLike | None = None) -> None:
@@ -143,7 +189,10 @@ def _readable(path: Path) -> Iterator[IO[bytes]]:
 
 
 def _read_layout(path: Path, file: IO[bytes], max_bytes: int) -> _Layout:
-    header = _read_header(path, file)
+    return _layout_of(path, _read_header(path, file), max_bytes)
+
+
+def _layout_of(path: Path, header: nib.Nifti1Header, max_bytes: int) -> _Layout:
     shape = tuple(int(length) for length in header.get_data_shape())
     if len(shape) < 3 or min(shape) < 1 or max(shape[3:], default=1) > 1:
         remedy = "Extract a single volume or channel." if len(shape) > 3 else _RESTORE
@@ -154,7 +203,7 @@ def _read_layout(path: Path, file: IO[bytes], max_bytes: int) -> _Layout:
         dtype = header.get_data_dtype()
     except HeaderDataError as error:
         raise VolumeFileError(str(path), f"an invalid header ({error})", _EXPECTED, _RESTORE) from error
-    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-12:
+    if not np.isfinite(affine).all() or not _gives_place(affine):
         found = f"an affine that is not finite or not invertible, {affine.tolist()}"
         raise VolumeFileError(str(path), found, "voxels of a size and a place", "Correct sform, qform and pixdim.")
     if dtype.kind not in "iuf" or dtype.itemsize > 8:
@@ -171,6 +220,10 @@ def _read_layout(path: Path, file: IO[bytes], max_bytes: int) -> _Layout:
         found, expected = f"{layout.num_bytes} bytes of voxels {shape}", f"at most {max_bytes} bytes"
         raise VolumeFileError(str(path), found, expected, "Crop or resample the volume.")
     return layout
+
+
+def _gives_place(affine: Affine) -> bool:
+    return abs(np.linalg.det(affine[:3, :3])) >= 1e-12 and not np.isnan(io_orientation(affine)).any()
 
 
 def _read_header(path: Path, file: IO[bytes]) -> nib.Nifti1Header:

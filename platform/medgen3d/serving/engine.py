@@ -1,13 +1,13 @@
 """What draws: the border between jobs, which know nothing of networks, and whatever runs the chain.
 
-The service accepts a job, pins it to a pipeline's version and hands its cases to an engine. `on_ray` has the engine of a
-cluster; `local` one that draws in the service's own process, for one user and for tests.
+The service accepts a job, pins it to a pipeline's version and hands its cases to an engine. `on_ray` has the engine of
+a cluster; `local` one that draws in the service's own process, for one user and for tests.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 from medgen3d.artifacts.bundle import BundleDataset
 from medgen3d_stages.arrays import Image, Mask
@@ -55,13 +55,29 @@ class Order:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Loaded:
-    """A pipeline that an engine can draw with. reference: Of one version. card: Model card; empty if there is none."""
+    """A pipeline that an engine can draw with (`offers.describe` makes one).
+
+    reference: Of one version, `NAME@3` or `builtin/NAME`.
+    max_depth: Largest D of the training cases.
+    card: Model card; empty if there is none.
+    config_hash, weights_sha256, batch, threads, device: As in a manifest, `SyntheticSetInfo`.
+    """
 
     reference: str
     version: int
     dataset: BundleDataset
     max_depth: int
     card: str = ""
+    config_hash: str = ""
+    weights_sha256: Mapping[str, str] = field(default_factory=dict)
+    batch: int = 1
+    threads: int = 1
+    device: Literal["cpu", "cuda"] = "cpu"
+
+    @property
+    def name(self) -> str:
+        """`NAME` or `builtin/NAME`, without a version."""
+        return self.reference.partition("@")[0]
 
 
 class PoisonedOrderError(Exception):

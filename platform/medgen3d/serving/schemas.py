@@ -98,6 +98,17 @@ class PipelineDetails(PipelineSummary):
 
 
 class Problem(BaseModel):
-    """Every refusal. detail: One sentence: what was found, what was expected, what to do."""
+    """Every refusal.
+
+    detail: One sentence: what was found, what was expected, what to do.
+    job: The job that goes on although this answer could not wait for it.
+    """
 
     detail: str
+    job: str | None = None
+
+
+class PairsRequest(JobRequest):
+    """A few pairs that are waited for. deadline_s: Longest wait [s]; the job goes on after it."""
+
+    deadline_s: Annotated[float, Field(gt=0, le=3600)] = 60.0

@@ -1,0 +1,110 @@
+"""A service: the store, the files, the tokens, the engine and a runner, put together from one configuration."""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from medgen3d.config.experiment import ServingConfig
+from medgen3d.serving.allowance import Allowance
+from medgen3d.serving.audit import AuditLog
+from medgen3d.serving.database import Database, sqlite_url
+from medgen3d.serving.engine import Engine
+from medgen3d.serving.files import JobFiles
+from medgen3d.serving.jobs import JobStore, QueueFullError
+from medgen3d.serving.leases import Leases
+from medgen3d.serving.metrics import Metrics
+from medgen3d.serving.runner import Runner
+from medgen3d.serving.tokens import Tokens
+
+TOKENS = "tokens.json"
+AUDIT = "audit.jsonl"
+_CHECKS_AT_A_TIME = 2
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Service:
+    """What the HTTP endpoints use.
+
+    checks: Lets few masks be checked at a time, which bounds the memory that they take.
+    waiting: Connections that are held open for a job.
+    """
+
+    settings: ServingConfig
+    engine: Engine
+    database: Database
+    store: JobStore
+    allowance: Allowance
+    files: JobFiles
+    tokens: Tokens
+    audit: AuditLog
+    runner: Runner
+    metrics: Metrics
+    waiting: "Waiting"
+    checks: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_CHECKS_AT_A_TIME))
+
+
+class Waiting:
+    """Bounds the connections that are held open for a job. most: How many there may be."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._held = 0
+
+    def refuse_too_many(self) -> None:
+        """Before one more is held.
+
+        Raises:
+            QueueFullError: There are too many.
+        """
+        if self._held >= self._most:
+            raise QueueFullError(f"{self._held} clients wait for their jobs, and no more may. Ask for the state.", 5.0)
+
+    @contextmanager
+    def one(self) -> Iterator[None]:
+        """Hold one more."""
+        self._held += 1
+        try:
+            yield
+        finally:
+            self._held -= 1
+
+
+def open_service(settings: ServingConfig, folder: Path, engine: Engine) -> Service:
+    """Open a service's folder and database, or make them; nothing runs until the app starts.
+
+    Args:
+        settings: Limits and places.
+        folder: `ExperimentConfig.serving_dir`; every process and machine of the service must see it.
+        engine: What draws.
+
+    Raises:
+        ConfigError: The database cannot be opened.
+    """
+    files = JobFiles(folder)
+    database = Database(settings.database_url or sqlite_url(files.root / "jobs.db"))
+    leases = Leases(database, lease_s=settings.lease_s, max_attempts=settings.max_attempts)
+    store = JobStore(database, max_queued=settings.max_queued, jobs_per_owner=settings.jobs_per_owner)
+    metrics = Metrics(store.counts)
+    runner = Runner(
+        leases,
+        engine,
+        files,
+        max_running=settings.max_running,
+        keep_results_s=settings.keep_results_h * 3600,
+        ended=metrics.job_ended,
+    )
+    return Service(
+        settings=settings,
+        engine=engine,
+        database=database,
+        store=store,
+        allowance=Allowance(database, per_minute=settings.requests_per_minute, burst=settings.request_burst),
+        files=files,
+        tokens=Tokens(files.root / TOKENS),
+        audit=AuditLog(files.root / AUDIT),
+        runner=runner,
+        metrics=metrics,
+        waiting=Waiting(settings.max_streams),
+    )
