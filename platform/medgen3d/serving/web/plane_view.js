@@ -93,7 +93,7 @@ export class PlaneView {
     context.font = `600 ${12 * devicePixelRatio}px system-ui, sans-serif`;
     context.textAlign = "center";
     context.textBaseline = "middle";
-    context.fillStyle = "#c3ccd4";
+    context.fillStyle = "#ccc";
     for (const [letter, x, y] of [[left, margin, side / 2], [right, side - margin, side / 2], [top, side / 2, margin], [bottom, side / 2, side - margin]]) {
       context.fillText(letter, x, y);
     }

@@ -1,14 +1,16 @@
 """The page's files and how they are served."""
 
+import asyncio
 import re
+from collections.abc import Callable
 from pathlib import Path
 
+import httpx
 import pytest
 from fastapi import FastAPI
-from fastapi.testclient import TestClient
 
 import medgen3d.serving
-from medgen3d.serving.page import page_router
+from medgen3d.serving.api import page
 
 FILES = sorted(path for path in (Path(medgen3d.serving.__file__).parent / "web").iterdir())
 INDEX = next(path.read_text() for path in FILES if path.name == "index.html")
@@ -16,14 +18,20 @@ SCRIPTS = {path.name: path.read_text() for path in FILES if path.suffix == ".js"
 
 
 @pytest.fixture(scope="module")
-def client() -> TestClient:
+def get() -> Callable[[str], httpx.Response]:
+    """get(path): the answer of an app that has nothing but the page."""
     app = FastAPI()
-    app.include_router(page_router())
-    return TestClient(app)
+    app.include_router(page.router)
+
+    async def answer(path: str) -> httpx.Response:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://page") as client:
+            return await client.get(path)
+
+    return lambda path: asyncio.run(answer(path))
 
 
-def test_the_page_is_at_the_root_and_lets_the_browser_run_its_own_files_only(client):
-    answer = client.get("/")
+def test_the_page_is_at_the_root_and_lets_the_browser_run_its_own_files_only(get):
+    answer = get("/")
     assert answer.text == INDEX
     assert answer.headers["content-type"] == "text/html; charset=utf-8"
     policy = dict(part.split(" ", 1) for part in answer.headers["content-security-policy"].split("; "))
@@ -38,15 +46,15 @@ def test_the_page_is_at_the_root_and_lets_the_browser_run_its_own_files_only(cli
     ("name", "media_type"),
     [("app.js", "text/javascript; charset=utf-8"), ("style.css", "text/css; charset=utf-8"), ("icon.svg", "image/svg+xml")],
 )
-def test_a_file_has_the_type_that_browsers_insist_on(client, name, media_type):
-    answer = client.get(f"/page/{name}")
+def test_a_file_has_the_type_that_browsers_insist_on(get, name, media_type):
+    answer = get(f"/page/{name}")
     assert answer.content == next(path.read_bytes() for path in FILES if path.name == name)
     assert answer.headers["content-type"] == media_type
 
 
 @pytest.mark.parametrize("name", ["absent.js", "..%2fpage.py", "%2e%2e/page.py", "../schemas.py", "index.html"])
-def test_nothing_but_the_files_of_the_page_is_served(client, name):
-    assert client.get(f"/page/{name}").status_code == 404
+def test_nothing_but_the_files_of_the_page_is_served(get, name):
+    assert get(f"/page/{name}").status_code == 404
 
 
 def test_every_file_that_another_one_names_is_there():

@@ -14,7 +14,7 @@ from fastapi import FastAPI
 
 from medgen3d.artifacts import nifti
 from medgen3d.core.volume import Volume, affine_from_spacing
-from medgen3d.serving.page import page_router
+from medgen3d.serving.api import page as page_files
 
 READ = """
 const { readNifti } = await import("/page/nifti.js");
@@ -27,7 +27,7 @@ const read = (text) => readNifti(new Blob([bytes(text)]));
 def address() -> Iterator[str]:
     """The page's files alone, without a service."""
     app = FastAPI()
-    app.include_router(page_router())
+    app.include_router(page_files.router)
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error"))
     thread = threading.Thread(target=server.run)
     thread.start()

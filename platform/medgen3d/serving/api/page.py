@@ -7,7 +7,7 @@ from pathlib import Path
 
 from fastapi import APIRouter, Response
 
-_WEB = Path(__file__).parent / "web"
+_WEB = Path(__file__).parents[1] / "web"
 _MEDIA_TYPES = {
     ".css": "text/css; charset=utf-8",
     ".html": "text/html; charset=utf-8",
@@ -35,13 +35,7 @@ HEADERS = {
 }
 
 
-def page_router() -> APIRouter:
-    """Routes of the page, `/` and `/page/NAME`; they are no part of the OpenAPI document."""
-    router = APIRouter(include_in_schema=False)
-    for path in sorted(_WEB.iterdir()):
-        address = "/" if path.name == "index.html" else f"/page/{path.name}"
-        router.add_api_route(address, _Answer(path), methods=["GET"])
-    return router
+router = APIRouter(include_in_schema=False)
 
 
 class _Answer:
@@ -53,3 +47,7 @@ class _Answer:
 
     async def __call__(self) -> Response:
         return Response(self._content, media_type=self._media_type, headers=HEADERS)
+
+
+for _path in sorted(_WEB.iterdir()):
+    router.add_api_route("/" if _path.name == "index.html" else f"/page/{_path.name}", _Answer(_path), methods=["GET"])
