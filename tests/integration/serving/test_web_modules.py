@@ -174,7 +174,8 @@ def test_the_crosshair_starts_in_the_middle_of_what_is_labelled(page, tmp_path):
 
 def test_the_first_forty_labels_have_colours_of_their_own(page):
     colours = run(
-        page, "const { colour } = await import('/page/planes.js'); return Array.from({length: 40}, (_, n) => colour(n));"
+        page,
+        "const { colour } = await import('/page/planes.js'); return Array.from({length: 40}, (_, n) => colour(n));",
     )
     assert len({tuple(colour) for colour in colours}) == 40
     assert all(0 <= part <= 255 for colour in colours for part in colour)

@@ -44,7 +44,11 @@ def test_the_page_is_at_the_root_and_lets_the_browser_run_its_own_files_only(get
 
 @pytest.mark.parametrize(
     ("name", "media_type"),
-    [("app.js", "text/javascript; charset=utf-8"), ("style.css", "text/css; charset=utf-8"), ("icon.svg", "image/svg+xml")],
+    [
+        ("app.js", "text/javascript; charset=utf-8"),
+        ("style.css", "text/css; charset=utf-8"),
+        ("icon.svg", "image/svg+xml"),
+    ],
 )
 def test_a_file_has_the_type_that_browsers_insist_on(get, name, media_type):
     answer = get(f"/page/{name}")
