@@ -194,7 +194,7 @@ def test_known_slices_are_read_as_people_write_them(page, text, slices):
 
 def test_a_model_card_is_shown_with_its_structure_and_never_as_markup(page):
     card = (
-        "---\nlicence: X\n---\n# Name\n\nText with `code`, **weight** and <img src=x onerror=alert(1)>\nin two lines.\n\n"
+        "---\nlicence: X\n---\n# Name\n\nText with `code`, **weight** and <img src=x onerror=alert(1)>\nin it.\n\n"
         "- one\n- two\n  goes on\n\n| a | b |\n| --- | --- |\n| 1 | <b>2</b> |\n\n    command --option\n"
     )
     show = """
@@ -204,7 +204,7 @@ def test_a_model_card_is_shown_with_its_structure_and_never_as_markup(page):
     heading, paragraph, items, table, code = run(page, show, card)
     assert heading == "<h3>Name</h3>"
     assert paragraph == (
-        "<p>Text with <code>code</code>, <strong>weight</strong> and &lt;img src=x onerror=alert(1)&gt; in two lines.</p>"
+        "<p>Text with <code>code</code>, <strong>weight</strong> and &lt;img src=x onerror=alert(1)&gt; in it.</p>"
     )
     assert items == "<ul><li>one</li><li>two goes on</li></ul>"
     assert "<th>a</th><th>b</th>" in table

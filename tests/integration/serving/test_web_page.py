@@ -150,7 +150,7 @@ def test_a_job_goes_through_the_page_from_the_order_to_the_files(service, visit)
     for name, label in (("bone", 7), ("cartilage", 300)):
         said = page.get_by_role("checkbox", name=name).locator("xpath=..").inner_text().split()
         assert said[:3] == [name, str(label), "·"]
-        assert float(said[3]) == pytest.approx(milliliters[name], rel=0.005)
+        assert float(said[3]) == pytest.approx(milliliters, rel=0.005)
 
     with download(page) as saved:
         page.get_by_role("button", name="Save all").click()
