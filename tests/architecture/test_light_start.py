@@ -7,7 +7,7 @@ import pytest
 
 REPORT = "import sys; print(*sorted({'torch', 'ray', 'mlflow', 'monai'} & set(sys.modules)), file=sys.stderr)"
 MAKING = ["phantom", "ingest", "train", "pipeline", "pipelines", "synthesize"]
-COMMANDS = [*MAKING, "usefulness", "evaluate", "config", "demo"]
+COMMANDS = [*MAKING, "usefulness", "evaluate", "config", "demo", "tokens", "request"]
 
 
 def loaded_by(program: str) -> tuple[str, list[str]]:

@@ -12,6 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from medgen3d import __version__, console
+from medgen3d.cli import serving
 from medgen3d.cli.options import (
     Address,
     BundleChoice,
@@ -28,6 +29,7 @@ from medgen3d.core.errors import ConfigError, Medgen3dError
 _INTERRUPTED = {
     "train": "checkpoints are kept: the same command with --resume goes on from the last one",
     "evaluate": "no new report was written: the same command starts again, with the segmenter as far as it is trained",
+    "request": "the job goes on: medgen3d request --resume ID fetches its result",
     **dict.fromkeys(("ingest", "synthesize", "usefulness", "demo"), "the same command goes on with what is finished"),
 }
 """What Ctrl-C leaves, by command."""
@@ -60,6 +62,7 @@ pipeline_app = typer.Typer(no_args_is_help=True, epilog="Example: medgen3d pipel
 config_app = typer.Typer(no_args_is_help=True, epilog="Example: medgen3d config show --preset smoke")
 app.add_typer(pipeline_app, name="pipeline", help="Pin three trained stages as one pipeline, and promote it.")
 app.add_typer(config_app, name="config", help="Show configurations and presets.")
+serving.register(app)
 
 
 def main() -> None:

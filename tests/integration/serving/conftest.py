@@ -39,7 +39,7 @@ KNEE = BundleDataset(
 
 
 class NumberEngine:
-    """Pairs that follow from the seeds alone. `hold` keeps every order until it is set; seeds may be bad."""
+    """Pairs that follow from the seeds alone. While `hold` is cleared, no order ends."""
 
     def __init__(self) -> None:
         self.loaded = Loaded(reference="knee@3", version=3, dataset=KNEE, max_depth=9, card="# Knee")
@@ -48,7 +48,7 @@ class NumberEngine:
         self.live: list[str] = []
         self.begun: list[str] = []
         self.most_live = 0
-        self.fails: dict[int, Exception] = {}  # by the seed of the first case
+        self.fails: list[Exception] = []  # of the next orders
 
     async def pipelines(self) -> list[Loaded]:
         return [self.loaded]
@@ -65,8 +65,8 @@ class NumberEngine:
         try:
             progress("mask_generator", 1, 2)
             await self.hold.wait()
-            if any(case.seeds["refiner"] in self.fails for case in order.cases):
-                raise next(self.fails[case.seeds["refiner"]] for case in order.cases)
+            if self.fails:
+                raise self.fails.pop(0)
             for stage in CHAIN:
                 progress(stage, 2, 2)
             return [self._pair(case) for case in order.cases]

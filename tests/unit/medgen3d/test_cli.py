@@ -25,7 +25,7 @@ def commands(app: typer.Typer, above: tuple[str, ...] = ()) -> Iterator[tuple[st
 
 
 COMMANDS = list(commands(cli.app))
-GROUPS = [(), ("pipeline",), ("config",)]
+GROUPS = [(), ("pipeline",), ("config",), ("tokens",)]
 
 
 def example(command: tuple[str, ...]) -> str:
@@ -46,7 +46,7 @@ def sentence(result) -> str:
 def test_all_verbs_are_there():
     verbs = {command[0] for command in COMMANDS}
     making = {"phantom", "ingest", "train", "pipeline", "pipelines", "synthesize"}
-    assert verbs == making | {"evaluate", "usefulness", "config", "demo"}
+    assert verbs == making | {"evaluate", "usefulness", "config", "demo"} | {"tokens", "request"}
 
 
 @pytest.mark.parametrize("command", COMMANDS + GROUPS, ids=" ".join)
