@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from medgen3d.artifacts.bundle import BundleDataset
+from medgen3d.artifacts.bundle import BundleDataset, read_bundle
 from medgen3d.artifacts.manifest import SyntheticSetInfo
+from medgen3d.artifacts.pipeline import PinnedBundle, Pipeline, PipelineInfo
 from medgen3d.artifacts.prepared_set import PreparedSet
 from medgen3d.artifacts.synthetic_set import merge_parts, open_for_writing, write_case, write_part
 from medgen3d.config.load import load_config
@@ -60,6 +61,19 @@ def _copy_as_pairs(prepared: PreparedSet, case_ids: Sequence[str], out: Path) ->
         rows.append(write_case(out, info, case_id=f"syn_{number:05d}", number=number, image=image, mask=mask))
     write_part(out, info, 0, rows)
     merge_parts(out)
+
+
+@pytest.fixture(scope="session")
+def tiny_as_pipeline(tiny_pipeline) -> Callable[[str], Pipeline]:
+    """tiny_as_pipeline(name): the small random networks, resolved as version 3 of a pipeline."""
+    pin = PinnedBundle(model="knee.stage", version=1, weights_sha256="0" * 64, dataset_digest="d" * 64)
+    facts = {"modality", "phantom", "labels", "spacing_mm", "plane"}
+    info = PipelineInfo(
+        dataset="knee",
+        stages=dict.fromkeys(tiny_pipeline, pin),
+        **read_bundle(tiny_pipeline["refiner"]).info.dataset.model_dump(include=facts),
+    )
+    return lambda name: Pipeline(name=name, version=3, notice="", info=info, bundles=tiny_pipeline)
 
 
 @pytest.fixture(scope="module")

@@ -18,8 +18,6 @@ from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
 
 from medgen3d.artifacts import nifti
-from medgen3d.artifacts.bundle import read_bundle
-from medgen3d.artifacts.pipeline import PinnedBundle, Pipeline, PipelineInfo
 from medgen3d.core.seeds import stream_seed
 from medgen3d.core.volume import Volume, affine_from_spacing
 from medgen3d.serving.local import LocalEngine
@@ -30,17 +28,9 @@ REFUSED = "Failed to load resource: the server responded with a status of"
 
 
 @pytest.fixture(scope="module")
-def drawing_service(make_server, tiny_pipeline, tmp_path_factory) -> Iterator[Any]:
+def drawing_service(make_server, tiny_as_pipeline, tmp_path_factory) -> Iterator[Any]:
     """A service that draws with small random networks."""
-    pin = PinnedBundle(model="knee.stage", version=1, weights_sha256="0" * 64, dataset_digest="d" * 64)
-    facts = {"modality", "phantom", "labels", "spacing_mm", "plane"}
-    info = PipelineInfo(
-        dataset="knee",
-        stages=dict.fromkeys(tiny_pipeline, pin),
-        **read_bundle(tiny_pipeline["refiner"]).info.dataset.model_dump(include=facts),
-    )
-    knee = Pipeline(name="knee", version=3, notice="", info=info, bundles=tiny_pipeline)
-    with make_server(tmp_path_factory.mktemp("service"), LocalEngine(["knee"], lambda _: knee)) as running:
+    with make_server(tmp_path_factory.mktemp("service"), LocalEngine(["knee"], lambda _: tiny_as_pipeline("knee"))) as running:
         yield running
 
 

@@ -54,7 +54,7 @@ export class OrderForm {
   }
 
   #rollSeed() {
-    byId("seed").value = crypto.getRandomValues(new Uint32Array(1))[0];
+    byId("seed").value = crypto.getRandomValues(new Uint32Array(1))[0] % 1_000_000; // short enough to be read out
     this.#key = null;
   }
 
@@ -142,7 +142,7 @@ function facts({ modality, phantom, labels, spacing_mm, limits }) {
     Makes: phantom ? `${modality} of phantoms, not of anatomy` : modality,
     Labels: make("ul", { className: "chips" }, ...names),
     "Voxel size": `${spacing_mm.join(" × ")} mm (slices, rows, columns)`,
-    "At most": `${limits.max_count} pairs, ${limits.max_depth} slices of ${limits.plane.join(" × ")}`,
+    "At most": `${limits.max_count} pairs, ${limits.max_depth} slices of ${limits.plane.join("\u00a0×\u00a0")}`,
   };
   return Object.entries(rows).flatMap(([name, value]) => [make("dt", {}, name), make("dd", {}, value)]);
 }
