@@ -1,15 +1,21 @@
-"""What several modules share: small prepared heads, real cases that pass for drawn ones, a browser."""
+"""What integration tests share: small prepared heads, real cases that pass for drawn ones, a PostgreSQL server."""
 
+import os
+import pwd
 import shutil
+import socket
+import subprocess
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
-from typing import Any
 
+import psycopg
 import pytest
 
-from medgen3d.artifacts.bundle import BundleDataset, read_bundle
+from medgen3d.artifacts.bundle import BundleDataset
 from medgen3d.artifacts.manifest import SyntheticSetInfo
-from medgen3d.artifacts.pipeline import PinnedBundle, Pipeline, PipelineInfo
 from medgen3d.artifacts.prepared_set import PreparedSet
 from medgen3d.artifacts.synthetic_set import merge_parts, open_for_writing, write_case, write_part
 from medgen3d.config.load import load_config
@@ -64,27 +70,45 @@ def _copy_as_pairs(prepared: PreparedSet, case_ids: Sequence[str], out: Path) ->
 
 
 @pytest.fixture(scope="session")
-def tiny_as_pipeline(tiny_pipeline) -> Callable[[str], Pipeline]:
-    """tiny_as_pipeline(name): the small random networks, resolved as version 3 of a pipeline."""
-    pin = PinnedBundle(model="knee.stage", version=1, weights_sha256="0" * 64, dataset_digest="d" * 64)
-    facts = {"modality", "phantom", "labels", "spacing_mm", "plane"}
-    info = PipelineInfo(
-        dataset="knee",
-        stages=dict.fromkeys(tiny_pipeline, pin),
-        **read_bundle(tiny_pipeline["refiner"]).info.dataset.model_dump(include=facts),
-    )
-    return lambda name: Pipeline(name=name, version=3, notice="", info=info, bundles=tiny_pipeline)
+def postgres() -> Iterator[Callable[[], str]]:
+    """postgres(): the address of a new, empty database of a real PostgreSQL server on a free port."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    if not found:
+        pytest.skip("PostgreSQL's server is not installed: on Debian it is the package `postgresql`")
+    with _running_postgres(found[-1].parent) as port:
+        numbers = count()
+
+        def new_database() -> str:
+            name = f"jobs{next(numbers)}"
+            with psycopg.connect(f"postgresql://medgen3d@127.0.0.1:{port}/postgres", autocommit=True) as connection:
+                connection.execute(f"CREATE DATABASE {name}")
+            return f"postgresql+psycopg://medgen3d@127.0.0.1:{port}/{name}"
+
+        yield new_database
 
 
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    """A headless Chromium. It has an event loop of its own, so it ends with the module."""
-    from playwright.sync_api import sync_playwright
+@contextmanager
+def _running_postgres(binaries: Path) -> Iterator[int]:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    root = Path(tempfile.mkdtemp(prefix="mg3d-pg-", dir="/tmp"))
+    as_user: dict[str, object] = {}
+    if os.geteuid() == 0:  # the server refuses to run as root
+        postgres = pwd.getpwnam("postgres")
+        os.chown(root, postgres.pw_uid, postgres.pw_gid)
+        as_user = {"user": postgres.pw_uid, "group": postgres.pw_gid, "extra_groups": []}
 
-    program = shutil.which("chromium") or shutil.which("google-chrome")
-    if program is None:
-        pytest.skip("there is no Chromium on this machine (Debian's package is called chromium)")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program)
-        yield browser
-        browser.close()
+    def run(*command: object) -> None:
+        words = [str(binaries / str(command[0])), *map(str, command[1:])]
+        subprocess.run(words, check=True, capture_output=True, cwd=root, **as_user)  # type: ignore[call-overload]
+
+    try:
+        run("initdb", "-D", root / "data", "-U", "medgen3d", "--auth=trust", "--no-sync", "--encoding=UTF8")
+        options = f"-c listen_addresses=127.0.0.1 -p {port} -k {root} -c fsync=off"
+        run("pg_ctl", "-D", root / "data", "-l", root / "log", "-w", "-o", options, "start")
+        try:
+            yield port
+        finally:
+            run("pg_ctl", "-D", root / "data", "-m", "immediate", "stop")
+    finally:
+        shutil.rmtree(root, ignore_errors=True)
