@@ -57,7 +57,11 @@ def folder(service, tmp_path_factory) -> Path:
 
 
 def test_the_examples_bring_pairs_of_the_same_pipeline_in_every_way(folder):
-    with ZipFile(folder / "pairs.zip") as pairs, ZipFile(folder / "few.zip") as few, ZipFile(folder / "more.zip") as more:
+    with (
+        ZipFile(folder / "pairs.zip") as pairs,
+        ZipFile(folder / "few.zip") as few,
+        ZipFile(folder / "more.zip") as more,
+    ):
         names = {name for name in pairs.namelist() if name.endswith(".nii.gz")}
         assert names == {f"{part}/syn_0000{number}.nii.gz" for part in ("images", "labels") for number in (0, 1)}
         assert {"dataset.json", "manifest.parquet", "request.json"} <= set(pairs.namelist())

@@ -2,10 +2,12 @@
 
 import { make } from "./dom.js";
 
-/** Elements of a card; its front matter is left out. */
+/** Elements of a card. Of its front matter the licence is shown, first. */
 export function cardElements(markdown) {
-  const lines = markdown.replace(/^---\n.*?\n---\n/s, "").split("\n");
-  const elements = [];
+  const [, facts = "", text] = /^(?:---\n(.*?)\n---\n)?(.*)$/s.exec(markdown);
+  const lines = text.split("\n");
+  const licence = /^licence: (.+)$/m.exec(facts);
+  const elements = licence ? [make("p", {}, make("strong", {}, "Licence: "), licence[1])] : [];
   while (lines.length) {
     const block = BLOCKS.find(({ begins }) => begins.test(lines[0]));
     const taken = [lines.shift()];

@@ -11,6 +11,7 @@ export const pairs = (count) => (count === 1 ? "1 pair" : `${count} pairs`);
 /** Show a JobStatus. */
 export function showJob(job) {
   byId("job").hidden = false;
+  document.title = `${stateWord(job)}: ${pairs(job.request.count)} – medgen3d`; // seen while another tab is open
   byId("job-title").textContent = `${pairs(job.request.count)} of ${job.pipeline}`;
   byId("job-state").textContent = stateWord(job);
   byId("job-state").className = `state ${job.state}`;

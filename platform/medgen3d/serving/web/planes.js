@@ -70,29 +70,39 @@ export function voxelAt(plane, volume, index, column, row) {
   return voxel;
 }
 
-/** {label id: number of voxels}. */
-export function countLabels(mask) {
+/**
+ * What a mask holds. counts: label id -> number of voxels. middle: Voxel in the middle of what is labelled; of the whole
+ * mask if nothing is.
+ */
+export function survey(mask) {
   const counts = new Map();
-  for (const value of mask.values) counts.set(value, (counts.get(value) ?? 0) + 1);
-  return counts;
+  const [low, high] = [[...mask.shape], [-1, -1, -1]];
+  forEachRun(mask, (value, from, to) => {
+    counts.set(value, (counts.get(value) ?? 0) + to[0] - from[0] + 1);
+    if (value === 0) return;
+    for (let axis = 0; axis < 3; axis++) {
+      low[axis] = Math.min(low[axis], from[axis]);
+      high[axis] = Math.max(high[axis], to[axis]);
+    }
+  });
+  const middle = mask.shape.map((length, axis) => Math.floor(high[axis] < 0 ? (length - 1) / 2 : (low[axis] + high[axis]) / 2));
+  return { counts, middle };
 }
 
-/** The middle of each axis' part that holds labels; of the whole axis if there are none. */
-export function middleOfLabels(mask) {
-  const [low, high] = [[...mask.shape], [-1, -1, -1]];
-  const voxel = [0, 0, 0];
-  for (voxel[2] = 0; voxel[2] < mask.shape[2]; voxel[2]++) {
-    for (voxel[1] = 0; voxel[1] < mask.shape[1]; voxel[1]++) {
-      for (voxel[0] = 0; voxel[0] < mask.shape[0]; voxel[0]++) {
-        if (!mask.at(voxel)) continue;
-        for (let axis = 0; axis < 3; axis++) {
-          low[axis] = Math.min(low[axis], voxel[axis]);
-          high[axis] = Math.max(high[axis], voxel[axis]);
-        }
+/** Runs of equal values from left to right; far fewer than voxels. seen: Called with a value, its first and last voxel. */
+function forEachRun({ values, shape: [width, height, depth], strides, start }, seen) {
+  for (let z = 0; z < depth; z++) {
+    for (let y = 0; y < height; y++) {
+      const row = start + y * strides[1] + z * strides[2];
+      let since = 0;
+      for (let x = 1; x <= width; x++) {
+        const value = values[row + since * strides[0]];
+        if (x < width && values[row + x * strides[0]] === value) continue;
+        seen(value, [since, y, z], [x - 1, y, z]);
+        since = x;
       }
     }
   }
-  return mask.shape.map((length, axis) => Math.floor(high[axis] < 0 ? (length - 1) / 2 : (low[axis] + high[axis]) / 2));
 }
 
 /** Least and largest value of a sample of the voxels, and the window that shows all but the outermost half per cent at each end. */

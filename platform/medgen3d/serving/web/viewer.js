@@ -2,7 +2,7 @@
 
 import { byId, make } from "./dom.js";
 import { PlaneView } from "./plane_view.js";
-import { PLANES, colour, countLabels, greyRange, middleOfLabels } from "./planes.js";
+import { PLANES, colour, greyRange, survey } from "./planes.js";
 
 const short = (value) => new Intl.NumberFormat("en", { maximumSignificantDigits: 3, useGrouping: false }).format(value);
 
@@ -32,16 +32,16 @@ export class Viewer {
   show(image, mask, labels, unit) {
     if (String(image.shape) !== String(mask.shape)) throw new Error("Image and mask of this pair differ in size.");
     Object.assign(this, { image, mask, labels });
-    this.voxel = middleOfLabels(mask);
+    const { counts, middle } = survey(mask);
+    this.voxel = middle;
     this.range = greyRange(image);
     byId("unit").textContent = unit && `in ${unit}`;
-    const volumes = this.#legend();
+    const volumes = this.#legend(counts);
     this.#resetWindow();
     return `${image.shape.join(" by ")} voxels of ${image.spacing_mm.map(short).join(" by ")} millimetres. ${volumes.join(", ")}.`;
   }
 
-  #legend() {
-    const counts = countLabels(this.mask);
+  #legend(counts) {
     const voxel_ml = this.image.spacing_mm.reduce((product, length) => product * length, 1) / 1000;
     const shown = [...this.labels].filter(([id]) => id !== 0);
     this.colours = new Map(shown.map(([id], place) => [id, colour(place)]));

@@ -162,14 +162,19 @@ def test_a_point_of_a_plane_is_the_voxel_that_is_drawn_there(page, tmp_path):
     assert voxels == [[3, 2, 1], [0, 2, 0], [0, 2, 0]]
 
 
-def test_the_crosshair_starts_in_the_middle_of_what_is_labelled(page, tmp_path):
-    voxels = np.zeros((9, 9, 9), np.uint8)
-    voxels[2, 3, 4] = voxels[6, 3, 8] = 1
+def test_a_mask_is_surveyed_what_it_holds_and_where(page, tmp_path):
+    voxels = np.zeros((9, 9, 9), np.uint16)
+    voxels[2, 3, 4] = 7
+    voxels[6, 3, 7:9] = 300
     nifti.write(tmp_path / "a.nii.gz", Volume(voxels=voxels, affine=np.eye(4)))
     nifti.write(tmp_path / "empty.nii.gz", Volume(voxels=0 * voxels, affine=np.eye(4)))
-    find = READ + "return (await import('/page/planes.js')).middleOfLabels(await read(given));"
-    assert run(page, find, as_text(tmp_path / "a.nii.gz")) == [6, 3, 4]
-    assert run(page, find, as_text(tmp_path / "empty.nii.gz")) == [4, 4, 4]
+    find = """
+    const { survey } = await import("/page/planes.js");
+    const { counts, middle } = survey(await read(given));
+    return [[...counts].sort(), middle];
+    """
+    assert run(page, READ + find, as_text(tmp_path / "a.nii.gz")) == [[[0, 726], [300, 2], [7, 1]], [6, 3, 4]]
+    assert run(page, READ + find, as_text(tmp_path / "empty.nii.gz")) == [[[0, 729]], [4, 4, 4]]
 
 
 def test_the_first_forty_labels_have_colours_of_their_own(page):
@@ -194,14 +199,15 @@ def test_known_slices_are_read_as_people_write_them(page, text, slices):
 
 def test_a_model_card_is_shown_with_its_structure_and_never_as_markup(page):
     card = (
-        "---\nlicence: X\n---\n# Name\n\nText with `code`, **weight** and <img src=x onerror=alert(1)>\nin it.\n\n"
+        "---\nlicence: X\nsummary: Y\n---\n# Name\n\nText with `code`, **weight** and <img src=x onerror=alert(1)>\nin it.\n\n"
         "- one\n- two\n  goes on\n\n| a | b |\n| --- | --- |\n| 1 | <b>2</b> |\n\n    command --option\n"
     )
     show = """
     const { cardElements } = await import("/page/card.js");
     return cardElements(given).map((element) => element.outerHTML);
     """
-    heading, paragraph, items, table, code = run(page, show, card)
+    licence, heading, paragraph, items, table, code = run(page, show, card)
+    assert licence == "<p><strong>Licence: </strong>X</p>"
     assert heading == "<h3>Name</h3>"
     assert paragraph == (
         "<p>Text with <code>code</code>, <strong>weight</strong> and &lt;img src=x onerror=alert(1)&gt; in it.</p>"

@@ -29,7 +29,9 @@ REFUSED = "Failed to load resource: the server responded with a status of"
 @pytest.fixture(scope="module")
 def drawing_service(make_server, tiny_as_pipeline, tmp_path_factory) -> Iterator[Any]:
     """A service that draws with small random networks."""
-    with make_server(tmp_path_factory.mktemp("service"), LocalEngine(["knee"], lambda _: tiny_as_pipeline("knee"))) as running:
+    with make_server(
+        tmp_path_factory.mktemp("service"), LocalEngine(["knee"], lambda _: tiny_as_pipeline("knee"))
+    ) as running:
         yield running
 
 
@@ -120,7 +122,8 @@ def test_a_job_goes_through_the_page_from_the_order_to_the_files(service, visit)
     assert page.get_by_label("Pipeline").locator("option").all_inner_texts() == ["knee, version 3"]
     assert page.locator("#facts").inner_text().split("\n") == [
         "Makes", "MR of phantoms, not of anatomy", "Labels", "bone 7", "cartilage 300",
-        "Voxel size", "3 × 0.5 × 0.75 mm (slices, rows, columns)", "At most", "500 pairs, 9 slices of 16\u00a0×\u00a024",
+        "Voxel size", "3 × 0.5 × 0.75 mm (slices, rows, columns)",
+        "At most", "500 pairs, 9 slices of 16\u00a0×\u00a024",
     ]  # fmt: skip
     order(page, Pairs=2, Seed=5, Depth=7)
     wait_for_pair(page)
