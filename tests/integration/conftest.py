@@ -71,20 +71,22 @@ def _copy_as_pairs(prepared: PreparedSet, case_ids: Sequence[str], out: Path) ->
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Callable[[], str]]:
-    """postgres(): the address of a new, empty database of a real PostgreSQL server on a free port."""
+    """postgres(): the address of a new, empty schema on a real PostgreSQL server on a free port."""
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
     if not found:
         pytest.skip("PostgreSQL's server is not installed: on Debian it is the package `postgresql`")
     with _running_postgres(found[-1].parent) as port:
         numbers = count()
 
-        def new_database() -> str:
-            name = f"jobs{next(numbers)}"
-            with psycopg.connect(f"postgresql://medgen3d@127.0.0.1:{port}/postgres", autocommit=True) as connection:
-                connection.execute(f"CREATE DATABASE {name}")
-            return f"postgresql+psycopg://medgen3d@127.0.0.1:{port}/{name}"
+        server = f"medgen3d@127.0.0.1:{port}/postgres"
 
-        yield new_database
+        def new_schema() -> str:
+            name = f"jobs{next(numbers)}"
+            with psycopg.connect(f"postgresql://{server}") as connection:
+                connection.execute(f"CREATE SCHEMA {name}")
+            return f"postgresql+psycopg://{server}?options=-csearch_path%3D{name}"
+
+        yield new_schema
 
 
 @contextmanager

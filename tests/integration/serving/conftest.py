@@ -91,6 +91,15 @@ class Served:
     engine: NumberEngine
     folder: Path
     token: str
+    loop: asyncio.AbstractEventLoop
+
+    def call(self, function: Callable[[], Any]) -> None:
+        """Call something in the server's event loop, and wait until it is done."""
+
+        async def called() -> None:
+            function()
+
+        asyncio.run_coroutine_threadsafe(called(), self.loop).result(10)
 
     def client(self, token: str | None = "") -> httpx.Client:
         headers = {} if token is None else {"Authorization": f"Bearer {token or self.token}"}
@@ -118,7 +127,7 @@ def serving(folder: Path, engine: Any = None, **settings: Any) -> Iterator[Serve
         time.sleep(0.01)
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     try:
-        yield Served(url=url, service=service, engine=chosen, folder=folder, token=token)
+        yield Served(url=url, service=service, engine=chosen, folder=folder, token=token, loop=made["loop"])
     finally:
         server.should_exit = True
         thread.join(20)

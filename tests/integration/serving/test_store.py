@@ -1,6 +1,5 @@
 """The job store on real SQLite and real PostgreSQL: nothing is lost, nothing is run twice, whoever dies."""
 
-import multiprocessing
 import os
 import signal
 import subprocess
@@ -274,25 +273,32 @@ def test_jobs_that_ended_long_ago_are_forgotten_and_others_are_not(store, leases
     assert store.submit(new_job(key="a"))[1]  # its key is free again
 
 
-def _claim_all(url: str, name: str, out: "multiprocessing.Queue[list[str]]") -> None:
-    leases = Leases(Database(url), lease_s=60, max_attempts=3)
-    claimed = []
-    while (job := leases.claim(name)) is not None:
-        claimed.append(job.id)
-    out.put(claimed)
+_CLAIM_ALL = """
+import sys, time
+from medgen3d.serving.database import Database
+from medgen3d.serving.leases import Leases
+leases = Leases(Database(sys.argv[1]), lease_s=60, max_attempts=3)
+print("ready", flush=True)
+sys.stdin.readline()
+while (job := leases.claim(sys.argv[2])) is not None:
+    print(job.id, flush=True)
+    time.sleep(0.03)  # as long as SQLite lets a writer wait, so that both get their turn
+"""
 
 
 def test_several_processes_never_claim_a_job_twice(url, store):
     ids = [store.submit(new_job())[0] for _ in range(40)]
-    context = multiprocessing.get_context("spawn")
-    out = context.Queue()
-    processes = [context.Process(target=_claim_all, args=(url, f"p{number}", out)) for number in range(3)]
-    for process in processes:
-        process.start()
-    claimed = Counter(job_id for _ in processes for job_id in out.get(timeout=60))
-    for process in processes:
-        process.join(30)
-    assert claimed == Counter(ids)
+    command = [sys.executable, "-c", _CLAIM_ALL, url]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen([*command, "a"], **pipes) as one, subprocess.Popen([*command, "b"], **pipes) as other:
+        for process in (one, other):
+            assert process.stdout.readline() == "ready\n"
+        for process in (one, other):
+            process.stdin.write("go\n")
+            process.stdin.flush()
+        claimed = [process.communicate(timeout=60)[0].split() for process in (one, other)]
+    assert Counter(claimed[0] + claimed[1]) == Counter(ids)
+    assert all(claimed)
 
 
 _HOLD = """
