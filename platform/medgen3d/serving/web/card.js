@@ -25,7 +25,11 @@ const BLOCKS = [
   { begins: /^#+ /, goesOn: () => false, make: ([line]) => heading(line) },
   { begins: /^\|/, goesOn: (line) => line.startsWith("|"), make: table },
   { begins: /^[-*] /, goesOn: (line) => /^([-*] |  \S)/.test(line), make: list },
-  { begins: /^ {4}/, goesOn: (line) => /^( {4}|\s*$)/.test(line), make: (lines) => code(lines.map((line) => line.slice(4))) },
+  {
+    begins: /^ {4}/,
+    goesOn: (line) => /^( {4}|\s*$)/.test(line),
+    make: (lines) => code(lines.map((line) => line.slice(4))),
+  },
   { begins: /^/, goesOn: isText, make: (lines) => make("p", {}, ...inline(lines.join(" "))) },
 ];
 
@@ -33,12 +37,20 @@ const heading = (line) => make(line.startsWith("# ") ? "h3" : "h4", {}, ...inlin
 const code = (lines) => make("pre", { tabIndex: 0 }, lines.join("\n").trimEnd());
 
 function list(lines) {
-  const items = lines.join("\n").split(/^[-*] /m).slice(1);
+  const items = lines
+    .join("\n")
+    .split(/^[-*] /m)
+    .slice(1);
   return make("ul", {}, ...items.map((item) => make("li", {}, ...inline(item.replaceAll(/\s+/g, " ").trim()))));
 }
 
 function table(lines) {
-  const rows = lines.map((line) => line.replace(/^\||\|\s*$/g, "").split("|").map((cell) => cell.trim()));
+  const rows = lines.map((line) =>
+    line
+      .replace(/^\||\|\s*$/g, "")
+      .split("|")
+      .map((cell) => cell.trim()),
+  );
   const row = (cells, tag) => make("tr", {}, ...cells.map((cell) => make(tag, {}, ...inline(cell))));
   const [names, , ...values] = rows;
   const body = make("tbody", {}, ...values.map((cells) => row(cells, "td")));

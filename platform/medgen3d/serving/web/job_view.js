@@ -60,7 +60,8 @@ function stageEntry({ stage }, place) {
 function line(job) {
   if (job.state === "queued") return queueLine(job.place) + etaText(job.eta_s);
   if (job.state === "running") return (job.attempts > 1 ? `Attempt ${job.attempts}.` : "") + etaText(job.eta_s);
-  if (job.state === "succeeded" && job.started) return `Took ${duration((new Date(job.ended) - new Date(job.started)) / 1000)}.`;
+  if (job.state === "succeeded" && job.started)
+    return `Took ${duration((new Date(job.ended) - new Date(job.started)) / 1000)}.`;
   return "";
 }
 

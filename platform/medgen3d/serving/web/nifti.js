@@ -2,8 +2,16 @@
 
 const HEADER_BYTES = 348;
 const TYPES = {
-  2: Uint8Array, 4: Int16Array, 8: Int32Array, 16: Float32Array, 64: Float64Array,
-  256: Int8Array, 512: Uint16Array, 768: Uint32Array, 1024: BigInt64Array, 1280: BigUint64Array,
+  2: Uint8Array,
+  4: Int16Array,
+  8: Int32Array,
+  16: Float32Array,
+  64: Float64Array,
+  256: Int8Array,
+  512: Uint16Array,
+  768: Uint32Array,
+  1024: BigInt64Array,
+  1280: BigUint64Array,
 };
 
 /**
@@ -44,7 +52,9 @@ export function parseNifti(buffer) {
   }
   // A typed array must begin at a multiple of its element's size.
   const aligned = offset % type.BYTES_PER_ELEMENT === 0;
-  const stored = aligned ? new type(buffer, offset, count) : new type(buffer.slice(offset, offset + count * type.BYTES_PER_ELEMENT));
+  const stored = aligned
+    ? new type(buffer, offset, count)
+    : new type(buffer.slice(offset, offset + count * type.BYTES_PER_ELEMENT));
   return inRas(scaled(stored, header.getFloat32(112, true), header.getFloat32(116, true)), shape, sform(header));
 }
 
@@ -66,14 +76,24 @@ function inRas(values, shape, columns) {
   const size = axes.map((axis) => shape[axis]);
   const signs = axes.map((axis, world) => Math.sign(columns[axis][world]));
   const strides = axes.map((axis, world) => signs[world] * fileStrides[axis]);
-  const start = axes.reduce((place, axis, world) => place + (signs[world] < 0 ? (shape[axis] - 1) * fileStrides[axis] : 0), 0);
+  const start = axes.reduce(
+    (place, axis, world) => place + (signs[world] < 0 ? (shape[axis] - 1) * fileStrides[axis] : 0),
+    0,
+  );
   const spacing_mm = axes.map((axis) => Math.hypot(...columns[axis]));
   return new Volume(values, size, spacing_mm, strides, start);
 }
 
 /** Which of the file's axes runs most along right, anterior and superior. */
 function fileAxes(columns) {
-  const orders = [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]];
+  const orders = [
+    [0, 1, 2],
+    [0, 2, 1],
+    [1, 0, 2],
+    [1, 2, 0],
+    [2, 0, 1],
+    [2, 1, 0],
+  ];
   const cosine = (axis, world) => Math.abs(columns[axis][world]) / Math.hypot(...columns[axis]);
   const fit = (order) => order.reduce((product, axis, world) => product * cosine(axis, world), 1);
   return orders.reduce((best, order) => (fit(order) > fit(best) ? order : best));

@@ -31,7 +31,9 @@ export class OrderForm {
   /** Offer pipelines (PipelineSummary). */
   offer(pipelines) {
     this.#pipelines = new Map(pipelines.map((pipeline) => [pipeline.name, pipeline]));
-    byId("pipeline").replaceChildren(...pipelines.map(({ name, version }) => make("option", { value: name }, `${name}, version ${version}`)));
+    byId("pipeline").replaceChildren(
+      ...pipelines.map(({ name, version }) => make("option", { value: name }, `${name}, version ${version}`)),
+    );
     byId("submit").disabled = !pipelines.length;
     byId("order-problem").textContent = pipelines.length ? "" : "This service offers no pipeline yet.";
     if (pipelines.length) this.#choose();
@@ -110,7 +112,9 @@ export class OrderForm {
       byId("known").reportValidity();
       return;
     }
-    this.#key ??= [...crypto.getRandomValues(new Uint32Array(4))].map((part) => part.toString(16).padStart(8, "0")).join("");
+    this.#key ??= [...crypto.getRandomValues(new Uint32Array(4))]
+      .map((part) => part.toString(16).padStart(8, "0"))
+      .join("");
     byId("submit").disabled = true;
     try {
       const job = await service.submit(request, byId("mask").files[0], this.#key);
@@ -137,7 +141,9 @@ export function knownSlices(text) {
 }
 
 function facts({ modality, phantom, labels, spacing_mm, limits }) {
-  const names = Object.entries(labels).filter(([id]) => id !== "0").map(([id, name]) => make("li", {}, `${name} `, make("span", { className: "quiet number" }, id)));
+  const names = Object.entries(labels)
+    .filter(([id]) => id !== "0")
+    .map(([id, name]) => make("li", {}, `${name} `, make("span", { className: "quiet number" }, id)));
   const rows = {
     Makes: phantom ? `${modality} of phantoms, not of anatomy` : modality,
     Labels: make("ul", { className: "chips" }, ...names),

@@ -33,10 +33,15 @@ export class Pairs {
     await this.#guard(async () => {
       const set = JSON.parse(await (await service.resultFile(job.id, "dataset.json")).text());
       if (this.job !== job) return;
-      this.pairs = set.training.map(({ image, label }) => ({ image: image.replace("./", ""), label: label.replace("./", "") }));
+      this.pairs = set.training.map(({ image, label }) => ({
+        image: image.replace("./", ""),
+        label: label.replace("./", ""),
+      }));
       this.labels = new Map(Object.entries(set.labels).map(([name, id]) => [id, name]));
       this.unit = set.modality["0"] === "CT" ? "HU" : "";
-      byId("pair").replaceChildren(...this.pairs.map((_, place) => make("option", { value: place }, `${place + 1} of ${this.pairs.length}`)));
+      byId("pair").replaceChildren(
+        ...this.pairs.map((_, place) => make("option", { value: place }, `${place + 1} of ${this.pairs.length}`)),
+      );
       byId("save-all").textContent = `Save all (zip, ${(job.result_bytes / MEGABYTE).toFixed(1)} MB)`;
       byId("viewer").hidden = false;
       await this.#show();
@@ -59,7 +64,10 @@ export class Pairs {
     const files = await Promise.all([pair.image, pair.label].map((path) => service.resultFile(job.id, path)));
     const volumes = await Promise.all(files.map(readNifti));
     if (this.job !== job || this.#pair !== pair) return; // another one was chosen meanwhile
-    this.#files = new Map([[pair.image, files[0]], [pair.label, files[1]]]);
+    this.#files = new Map([
+      [pair.image, files[0]],
+      [pair.label, files[1]],
+    ]);
     const sentence = this.#viewer.show(...volumes, this.labels, this.unit);
     announce(`Pair ${place + 1} of ${this.pairs.length} is shown: ${sentence}`);
   }

@@ -14,11 +14,19 @@ export class PlaneView {
   constructor(plane, { onVoxel, onSlice, onDrag }) {
     Object.assign(this, { plane, onVoxel, onSlice, onDrag });
     const [left, , top] = plane.edges.map((edge) => EDGE_WORDS[edge]);
-    this.canvas = make("canvas", { role: "img", ariaLabel: `${plane.name} plane; the patient's ${left} is at the left, the ${top} at the top` });
+    this.canvas = make("canvas", {
+      role: "img",
+      ariaLabel: `${plane.name} plane; the patient's ${left} is at the left, the ${top} at the top`,
+    });
     const id = `slice-${plane.name.toLowerCase()}`;
     this.number = make("span", { className: "number" });
     this.slider = make("input", { type: "range", id, min: 0, step: 1 });
-    const label = make("label", { for: id }, make("span", {}, `${plane.name} `, make("span", { className: "unseen" }, "slice")), this.number);
+    const label = make(
+      "label",
+      { for: id },
+      make("span", {}, `${plane.name} `, make("span", { className: "unseen" }, "slice")),
+      this.number,
+    );
     this.root = make("div", { className: "plane" }, this.canvas, label, this.slider);
     this.slider.addEventListener("input", () => this.onSlice(this.slider.valueAsNumber));
     this.canvas.addEventListener("contextmenu", (event) => event.preventDefault());
@@ -78,7 +86,12 @@ export class PlaneView {
     context.strokeStyle = "rgb(255 255 255 / 0.55)";
     context.lineWidth = devicePixelRatio;
     context.beginPath();
-    for (const [fromX, fromY, toX, toY] of [[left, y, x - gap, y], [x + gap, y, left + width, y], [x, top, x, y - gap], [x, y + gap, x, top + height]]) {
+    for (const [fromX, fromY, toX, toY] of [
+      [left, y, x - gap, y],
+      [x + gap, y, left + width, y],
+      [x, top, x, y - gap],
+      [x, y + gap, x, top + height],
+    ]) {
       if (fromX > toX || fromY > toY) continue;
       context.moveTo(fromX, fromY);
       context.lineTo(toX, toY);
@@ -94,7 +107,12 @@ export class PlaneView {
     context.textAlign = "center";
     context.textBaseline = "middle";
     context.fillStyle = "#ccc";
-    for (const [letter, x, y] of [[left, margin, side / 2], [right, side - margin, side / 2], [top, side / 2, margin], [bottom, side / 2, side - margin]]) {
+    for (const [letter, x, y] of [
+      [left, margin, side / 2],
+      [right, side - margin, side / 2],
+      [top, side / 2, margin],
+      [bottom, side / 2, side - margin],
+    ]) {
       context.fillText(letter, x, y);
     }
   }

@@ -11,7 +11,15 @@ export const PLANES = {
 };
 
 // Okabe and Ito's colours, which colour-blind people can tell apart, in an order that stands out from grey.
-const COLOURS = [[230, 159, 0], [86, 180, 233], [0, 190, 140], [240, 228, 66], [230, 130, 190], [225, 100, 20], [60, 130, 220]];
+const COLOURS = [
+  [230, 159, 0],
+  [86, 180, 233],
+  [0, 190, 140],
+  [240, 228, 66],
+  [230, 130, 190],
+  [225, 100, 20],
+  [60, 130, 220],
+];
 
 /** Colour [red, green, blue] of the n-th label; further ones go round the colour circle. */
 export function colour(n) {
@@ -71,8 +79,8 @@ export function voxelAt(plane, volume, index, column, row) {
 }
 
 /**
- * What a mask holds. counts: label id -> number of voxels. middle: Voxel in the middle of what is labelled; of the whole
- * mask if nothing is.
+ * What a mask holds. counts: label id -> number of voxels. middle: Voxel in the middle of what is labelled, or of the
+ * whole mask if nothing is.
  */
 export function survey(mask) {
   const counts = new Map();
@@ -85,11 +93,13 @@ export function survey(mask) {
       high[axis] = Math.max(high[axis], to[axis]);
     }
   });
-  const middle = mask.shape.map((length, axis) => Math.floor(high[axis] < 0 ? (length - 1) / 2 : (low[axis] + high[axis]) / 2));
+  const middle = mask.shape.map((length, axis) =>
+    Math.floor(high[axis] < 0 ? (length - 1) / 2 : (low[axis] + high[axis]) / 2),
+  );
   return { counts, middle };
 }
 
-/** Runs of equal values from left to right; far fewer than voxels. seen: Called with a value, its first and last voxel. */
+/** Runs of equal values from left to right, far fewer than voxels. seen: Called with a value, first and last voxel. */
 function forEachRun({ values, shape: [width, height, depth], strides, start }, seen) {
   for (let z = 0; z < depth; z++) {
     for (let y = 0; y < height; y++) {
@@ -105,7 +115,7 @@ function forEachRun({ values, shape: [width, height, depth], strides, start }, s
   }
 }
 
-/** Least and largest value of a sample of the voxels, and the window that shows all but the outermost half per cent at each end. */
+/** Least and largest value of a sample of the voxels, and the window that shows all but half a per cent at each end. */
 export function greyRange({ values }) {
   const step = Math.max(1, Math.floor(values.length / 100_000));
   const sample = Float64Array.from({ length: Math.ceil(values.length / step) }, (_, i) => values[i * step]).sort();

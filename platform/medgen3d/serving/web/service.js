@@ -1,4 +1,4 @@
-/** The service's HTTP interface. The token lives in this tab alone: in sessionStorage and one header, never in a URL. */
+/** The service's HTTP interface. The token lives in this tab: in sessionStorage and one header, never in a URL. */
 
 const TOKEN = "medgen3d.token";
 const FINAL = new Set(["succeeded", "failed", "cancelled"]);
@@ -23,7 +23,8 @@ export const pipelines = () => answer("v1/pipelines");
 export const pipeline = (name) => answer(`v1/pipelines/${name.split("/").map(encodeURIComponent).join("/")}`);
 export const newestJobs = () => answer("v1/jobs?limit=20");
 export const cancel = (id) => call(jobPath(id), { method: "DELETE" });
-export const resultFile = async (id, file) => (await call(`${jobPath(id)}/result?file=${encodeURIComponent(file)}`)).blob();
+export const resultFile = async (id, file) =>
+  (await call(`${jobPath(id)}/result?file=${encodeURIComponent(file)}`)).blob();
 export const wholeResult = async (id) => (await call(`${jobPath(id)}/result`)).blob();
 
 /** A new job. key: the same for each try of one order, so that no try makes a second job. */

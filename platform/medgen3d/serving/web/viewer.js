@@ -38,7 +38,8 @@ export class Viewer {
     byId("unit").textContent = unit && `in ${unit}`;
     const volumes = this.#legend(counts);
     this.#resetWindow();
-    return `${image.shape.join(" by ")} voxels of ${image.spacing_mm.map(short).join(" by ")} millimetres. ${volumes.join(", ")}.`;
+    const [voxels, millimetres] = [image.shape.join(" by "), image.spacing_mm.map(short).join(" by ")];
+    return `${voxels} voxels of ${millimetres} millimetres. ${volumes.join(", ")}.`;
   }
 
   #legend(counts) {
@@ -58,7 +59,15 @@ export class Viewer {
     });
     const swatch = make("span", { className: "swatch", ariaHidden: "true" });
     swatch.style.backgroundColor = `rgb(${this.colours.get(id).join(" ")})`;
-    const label = make("label", {}, box, swatch, make("span", {}, name), " ", make("span", { className: "quiet number" }, `${id} · ${volume}`));
+    const label = make(
+      "label",
+      {},
+      box,
+      swatch,
+      make("span", {}, name),
+      " ",
+      make("span", { className: "quiet number" }, `${id} · ${volume}`),
+    );
     return make("li", {}, label);
   }
 
