@@ -4,6 +4,8 @@ It stands before routing, so that nothing is parsed for a client without a token
 closed unless it is listed as open.
 """
 
+import asyncio
+import contextlib
 import time
 from collections.abc import MutableMapping
 from typing import Any
@@ -22,6 +24,8 @@ OPEN_PREFIX = "/page/"
 UPLOADS = frozenset({"/v1/jobs", "/v1/images"})
 MAX_JSON_BYTES = 2**20
 _FORM_BYTES = 2**16  # of a multipart body, beside the mask
+_DISCARD_BYTES = 2**26
+_DISCARD_S = 5.0
 _BEARER = "bearer "
 
 
@@ -63,7 +67,8 @@ class Gate:
             limit = self._service.settings.max_upload_bytes + _FORM_BYTES
         declared = headers.get("content-length", "0")
         if not declared.isdecimal() or int(declared) > limit:
-            await _too_large(limit)(scope, receive, answer)
+            await _discard(receive)
+            await problem(413, _sentence(limit), headers={"Connection": "close"})(scope, receive, answer)
             return
         try:
             await self._app(scope, _counted(receive, limit), answer)
@@ -108,14 +113,24 @@ def _counted(receive: Receive, limit: int) -> Receive:
         message = await receive()
         num_bytes += len(message.get("body", b""))
         if num_bytes > limit:
-            raise HTTPException(413, _sentence(limit))
+            if message.get("more_body"):
+                await _discard(receive)
+            raise HTTPException(413, _sentence(limit), {"Connection": "close"})
         return message
 
     return counted
 
 
-def _too_large(limit: int) -> ASGIApp:
-    return problem(413, _sentence(limit), headers={"Connection": "close"})
+async def _discard(receive: Receive) -> None:
+    """Let a client finish what it is sending, within reason: one that still sends does not read its refusal."""
+    num_bytes = 0
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_DISCARD_S):
+            while num_bytes < _DISCARD_BYTES:
+                message = await receive()
+                num_bytes += len(message.get("body", b""))
+                if not message.get("more_body"):
+                    return
 
 
 def _sentence(limit: int) -> str:
