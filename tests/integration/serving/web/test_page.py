@@ -59,7 +59,7 @@ def visit(chromium) -> Iterator[Callable[..., Any]]:
     def open_page(service: Any, *, refusals: int = 0, token: str | None = None, **options: Any) -> Any:
         context = chromium.new_context(**({"viewport": {"width": 1360, "height": 900}} | options))
         page = context.new_page()
-        page.set_default_timeout(20_000)
+        page.set_default_timeout(60_000)
         said: list[str] = []
         asked: list[str] = []
         page.on("console", lambda message: said.append(message.text))
