@@ -216,3 +216,63 @@ def test_a_model_card_is_shown_with_its_structure_and_never_as_markup(page):
     assert "<th>a</th><th>b</th>" in table
     assert "<td>1</td><td>&lt;b&gt;2&lt;/b&gt;</td>" in table
     assert code == '<pre tabindex="0">command --option</pre>'
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        ({"state": "queued", "place": 0}, "Next in the queue."),
+        ({"state": "queued", "place": 1, "eta_s": 75}, "1 job is before it. About 75 s left."),
+        ({"state": "queued", "place": 12, "eta_s": 5400}, "12 jobs are before it. About 1.5 h left."),
+        ({"state": "queued"}, "Waiting for its turn."),
+        ({"state": "running", "attempts": 2, "eta_s": 4.26}, "Attempt 2. About 4.3 s left."),
+        ({"state": "succeeded", "started": "2026-01-01T00:00:00Z", "ended": "2026-01-01T00:03:00Z"}, "Took 3 min."),
+        ({"state": "cancelled"}, ""),
+    ],
+)
+def test_the_line_below_a_job_says_what_it_waits_for(page, change, line):
+    request = {"count": 1, "seed": 0, "depth": None, "style": None, "mask_use": None}
+    job = {"id": "j", "request": request, "pipeline": "knee@3", "progress": [], "place": None, "eta_s": None}
+    job |= {"attempts": 1, "error": "", "started": None, "ended": None} | change
+    show = """
+    const { showJob } = await import("/page/job_view.js");
+    showJob(given);
+    return document.getElementById("job-line").textContent.trim();
+    """
+    assert run(page, show, job) == line
+
+
+def test_events_are_read_whatever_their_line_ends_and_pieces_and_taken_up_again_after_a_break(page):
+    first = 'event: status\r\ndata: {"state":\r\ndata: "queued"}\r\n\r\n: still here\r\n\r\ndata: {"sta'  # cut off
+    last = 'data: {"state": "succeeded"}\n\n'
+    bodies = iter([first, last])
+    page.route("**/events", lambda route: route.fulfill(content_type="text/event-stream", body=next(bodies)))
+    follow = """
+    const { follow } = await import("/page/service.js");
+    const seen = [];
+    await follow("j", ({ state }) => seen.push(state), () => seen.push("lost"), new AbortController().signal);
+    return seen;
+    """
+    assert run(page, follow) == ["queued", "succeeded"]
+    page.unroute("**/events")
+
+
+@pytest.mark.parametrize(
+    ("answer", "sentence"),
+    [
+        (
+            {"status": 429, "json": {"detail": "Too much."}, "headers": {"Retry-After": "7"}},
+            "Too much. Try again in 7 s.",
+        ),
+        ({"status": 422, "json": {"detail": "count: found 0."}}, "count: found 0."),
+        ({"status": 502, "body": "<html>"}, "The service answered with status 502."),
+    ],
+)
+def test_a_refusal_is_the_services_own_sentence(page, answer, sentence):
+    page.route("**/v1/pipelines", lambda route: route.fulfill(**answer))
+    ask = """
+    const { pipelines } = await import("/page/service.js");
+    return pipelines().then(() => "answered", (error) => error.message);
+    """
+    assert run(page, ask) == sentence
+    page.unroute("**/v1/pipelines")

@@ -22,8 +22,8 @@ from medgen3d.core.volume import Volume, affine_from_spacing
 from medgen3d.serving.local import LocalEngine
 from medgen3d.serving.tokens import create_token
 
-REFUSED = "Failed to load resource: the server responded with a status of"
-"""What Chromium logs about an answer of 400 or more, whatever the page makes of it."""
+REFUSED = "Failed to load resource: "
+"""What Chromium logs about an answer of 400 or more, or none, whatever the page makes of it."""
 
 
 @pytest.fixture(scope="module")
@@ -210,6 +210,7 @@ def test_progress_place_in_the_queue_and_cancelling_are_seen(slow_service, visit
     mask_stage.wait_for()
     assert [mask_stage.evaluate(f"(bar) => bar.{name}") for name in ("value", "max")] == [1, 2]
     assert page.get_by_role("status").inner_text() == "Drawing, mask generator 50 per cent"
+    assert hindrances(page) == []
 
     order(page, Seed=2)
     page.get_by_text("Next in the queue.", exact=True).wait_for()
@@ -299,6 +300,25 @@ def test_a_connection_that_breaks_is_taken_up_again(service, visit):
     page.reload()
     wait_for_pair(page)
     assert page.locator("#job-summary").inner_text().startswith("seed 10")
+
+
+def test_an_order_whose_answer_is_lost_makes_one_job_however_often_it_is_sent(service, visit):
+    def lose_the_answer(route: Any) -> None:
+        route.fetch()
+        route.abort()
+
+    page = visit(service, refusals=1)
+    page.route("**/v1/jobs", lose_the_answer, times=1)
+    order(page)
+    page.get_by_role("alert").get_by_text("The service does not answer").wait_for()
+    order(page, Seed=0)
+    wait_for_pair(page)
+    with service.client() as client:
+        assert len(client.get("/v1/jobs").json()) == 1
+    order(page, Seed=1)  # another order
+    wait_for_pair(page)
+    with service.client() as client:
+        assert len(client.get("/v1/jobs").json()) == 2
 
 
 def test_nothing_on_the_page_hinders_assistive_technology(service, visit):
