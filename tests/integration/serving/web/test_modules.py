@@ -199,7 +199,8 @@ def test_known_slices_are_read_as_people_write_them(page, text, slices):
 
 def test_a_model_card_is_shown_with_its_structure_and_never_as_markup(page):
     card = (
-        "---\nlicence: X\nsummary: Y\n---\n# Name\n\nText with `code`, **weight** and <img src=x onerror=alert(1)>\nin it.\n\n"
+        "---\nlicence: X\nsummary: Y\n---\n# Name\n\n"
+        "Text with `code`, **weight** and <img src=x onerror=alert(1)>\nin it.\n\n"
         "- one\n- two\n  goes on\n\n| a | b |\n| --- | --- |\n| 1 | <b>2</b> |\n\n    command --option\n"
     )
     show = """
