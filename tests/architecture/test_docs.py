@@ -186,6 +186,8 @@ def test_a_yaml_block_is_a_configuration(page: str, tmp_path: Path) -> None:
 
 def plain(values: object) -> dict[str, Any]:
     """Defaults as YAML says them: paths are texts, tuples are lists."""
+    if isinstance(values, dict):
+        return values
     if isinstance(values, BaseModel):
         return values.model_dump(mode="json")
     return json.loads(json.dumps(dataclasses.asdict(values)))  # type: ignore[call-overload]
@@ -199,10 +201,13 @@ OPTIONS = {
     "usefulness": [experiment.UsefulnessConfig()],
     "storage": [experiment.StorageConfig()],
 }
+SERVED = experiment.ServingConfig()
 SECTIONS = [
     *((TRAINING, heading, defaults) for heading, defaults in OPTIONS.items()),
     *((f"stages/medgen3d_stages/{name}/README.md", "Options", [config_type(name)()]) for name in STAGE_NAMES),
-    (SERVING, "Limits", [experiment.ServingConfig()]),
+    (SERVING, "Limits", [SERVED.model_dump(mode="json", exclude={"engine"})]),
+    (SERVING, "Scale", [SERVED.engine.mask_generator, SERVED.engine.image_sequence_generator, SERVED.engine.refiner]),
+    (SERVING, "All stages", [SERVED.engine.model_dump(mode="json", exclude={*STAGE_NAMES})]),
 ]
 
 
