@@ -23,6 +23,13 @@ from medgen3d.serving.tokens import create_token, revoke_token
 KNEE = {"pipeline": "knee", "seed": 3}
 
 
+@pytest.fixture(scope="module")
+def shared(make_server, tmp_path_factory):
+    """A server for tests that change nothing that others see."""
+    with make_server(tmp_path_factory.mktemp("shared"), request_burst=10_000) as running:
+        yield running
+
+
 def ended(client: httpx.Client, job_id: str, within_s: float = 20) -> dict:
     until = time.monotonic() + within_s
     while (job := client.get(f"/v1/jobs/{job_id}").json())["state"] in ("queued", "running"):
@@ -91,15 +98,15 @@ def test_a_job_gives_the_cases_that_bulk_synthesis_plans_for_its_seed(served, tm
     assert (answered["pipeline"], answered["request"]["count"]) == ("knee@3", 3)
 
 
-def test_the_same_request_gives_the_same_bytes(served):
-    with served.client() as client:
+def test_the_same_request_gives_the_same_bytes(shared):
+    with shared.client() as client:
         ids = [submit(client, count=2) for _ in range(2)]
         contents = [client.get(f"/v1/jobs/{ended(client, job_id)['id']}/result").content for job_id in ids]
     assert contents[0] == contents[1]
 
 
-def test_depth_spacing_and_style_are_as_asked_for(served, tmp_path):
-    with served.client() as client:
+def test_depth_spacing_and_style_are_as_asked_for(shared, tmp_path):
+    with shared.client() as client:
         job_id = submit(client, depth=4, spacing_mm=[6.0, 0.5, 0.75], count=2, style=8)
         other = submit(client, depth=4, style=9)
         assert ended(client, job_id)["state"] == "succeeded"
@@ -112,14 +119,14 @@ def test_depth_spacing_and_style_are_as_asked_for(served, tmp_path):
     assert image.spacing_mm == pytest.approx((6.0, 0.5, 0.75))
     assert found.info.spacing_mm == (6.0, 0.5, 0.75)
     assert set(np.unique(mask.voxels)) <= {0, 7, 300}
-    with served.client() as client:
+    with shared.client() as client:
         same_shape = client.get(f"/v1/jobs/{other}/result", params={"file": "images/syn_00000.nii.gz"}).content
         plain = client.get(f"/v1/jobs/{job_id}/result", params={"file": "images/syn_00000.nii.gz"}).content
     assert same_shape != plain
 
 
-def test_one_file_and_a_range_of_the_result_can_be_fetched(served):
-    with served.client() as client:
+def test_one_file_and_a_range_of_the_result_can_be_fetched(shared):
+    with shared.client() as client:
         job_id = submit(client)
         ended(client, job_id)
         whole = client.get(f"/v1/jobs/{job_id}/result")
@@ -149,8 +156,8 @@ def test_one_file_and_a_range_of_the_result_can_be_fetched(served):
         "images/x.nii.gz\0",
     ],
 )
-def test_no_name_leads_out_of_the_result(served, name):
-    with served.client() as client:
+def test_no_name_leads_out_of_the_result(shared, name):
+    with shared.client() as client:
         job_id = submit(client)
         ended(client, job_id)
         answer = client.get(f"/v1/jobs/{job_id}/result", params={"file": name})
@@ -325,9 +332,9 @@ def test_a_key_stands_for_the_mask_too(served, tmp_path):
 # Masks of one's own
 
 
-def test_an_image_for_a_mask_lies_on_the_masks_own_grid(served, tmp_path):
+def test_an_image_for_a_mask_lies_on_the_masks_own_grid(shared, tmp_path):
     sent = mask_file(tmp_path)
-    with served.client() as client:
+    with shared.client() as client:
         answer = client.post("/v1/images", params={"pipeline": "knee", "seed": 5}, content=sent)
     assert answer.status_code == 200
     (tmp_path / "image.nii.gz").write_bytes(answer.content)
@@ -337,11 +344,11 @@ def test_an_image_for_a_mask_lies_on_the_masks_own_grid(served, tmp_path):
     np.testing.assert_allclose(image.affine, mask.affine, atol=1e-4)
 
 
-def test_a_whole_mask_is_not_changed_and_known_slices_of_a_partial_one_are_kept(served, tmp_path):
+def test_a_whole_mask_is_not_changed_and_known_slices_of_a_partial_one_are_kept(shared, tmp_path):
     sent = mask_file(tmp_path)
     (tmp_path / "sent.nii.gz").write_bytes(sent)
     expected = nifti.read(tmp_path / "sent.nii.gz").volume.voxels
-    with served.client() as client:
+    with shared.client() as client:
 
         def labels(**request: object) -> np.ndarray:
             files = {"request": (None, json.dumps(KNEE | request)), "mask": ("../../evil.nii.gz", sent)}
@@ -398,16 +405,16 @@ def test_after_the_deadline_the_job_goes_on(served):
         ({"pipeline": "x" * 201}, "pipeline"),
     ],
 )
-def test_what_cannot_be_drawn_is_refused_in_a_sentence(served, changes, words):
-    with served.client() as client:
+def test_what_cannot_be_drawn_is_refused_in_a_sentence(shared, changes, words):
+    with shared.client() as client:
         answer = client.post("/v1/jobs", json=KNEE | changes)
     assert answer.status_code == 422
     assert words in answer.json()["detail"]
     assert "\n" not in answer.json()["detail"]
 
 
-def test_an_unknown_pipeline_is_not_found(served):
-    with served.client() as client:
+def test_an_unknown_pipeline_is_not_found(shared):
+    with shared.client() as client:
         answer = client.post("/v1/jobs", json={"pipeline": "knoe"})
     assert answer.status_code == 404
     assert answer.json()["detail"] == "no pipeline 'knoe' is offered here; offered are knee"
@@ -463,7 +470,8 @@ def test_too_many_open_streams_are_refused(make_server, tmp_path):
         hold(served)
         job_id = submit(client)
         with client.stream("GET", f"/v1/jobs/{job_id}/events") as stream:
-            next(stream.iter_lines())
+            lines = stream.iter_lines()
+            next(lines)
             with served.client() as other:
                 refused = other.get(f"/v1/jobs/{job_id}/events")
         assert refused.status_code == 503
@@ -477,9 +485,9 @@ def test_too_many_open_streams_are_refused(make_server, tmp_path):
     "path", ["/v1/jobs", "/v1/pipelines", "/metrics", "/openapi.json", "/v1/jobs/" + "0" * 32, "/anything"]
 )
 @pytest.mark.parametrize("authorization", [None, "", "Bearer", "Bearer wrong", "Basic YTpi", "Bearer \xe9"])
-def test_nothing_but_health_is_open_without_a_token(served, path, authorization):
+def test_nothing_but_health_is_open_without_a_token(shared, path, authorization):
     headers = {} if authorization is None else {"Authorization": authorization.encode("latin-1")}
-    with served.client(None) as client:
+    with shared.client(None) as client:
         answer = client.get(path, headers=headers)
         assert answer.status_code == 401
         assert answer.headers["www-authenticate"] == "Bearer"
@@ -487,8 +495,8 @@ def test_nothing_but_health_is_open_without_a_token(served, path, authorization)
         assert client.get("/readyz").json() == {"status": "ready"}
 
 
-def test_a_body_of_a_stranger_is_not_read(served):
-    with served.client(None) as client:
+def test_a_body_of_a_stranger_is_not_read(shared):
+    with shared.client(None) as client:
         assert client.post("/v1/jobs", content=b"not even JSON").status_code == 401
 
 
@@ -577,8 +585,8 @@ def test_a_service_whose_database_or_engine_is_away_is_not_ready(served, monkeyp
 # What is offered
 
 
-def test_pipelines_are_listed_with_labels_limits_and_card(served):
-    with served.client() as client:
+def test_pipelines_are_listed_with_labels_limits_and_card(shared):
+    with shared.client() as client:
         (listed,) = client.get("/v1/pipelines").json()
         shown = client.get("/v1/pipelines/knee@champion").json()
         assert client.get("/v1/pipelines/knoe").status_code == 404
