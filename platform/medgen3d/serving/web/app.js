@@ -134,7 +134,7 @@ async function watch(id, signal) {
 }
 
 function ended(job) {
-  if (document.activeElement === document.body) byId("result").focus(); // the button that was pressed is gone
+  if (document.activeElement === byId("cancel")) byId("result").focus(); // the button is gone now
   if (job.state === "succeeded") pairs.open(job);
 }
 
