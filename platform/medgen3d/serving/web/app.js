@@ -134,7 +134,6 @@ async function watch(id, signal) {
 }
 
 function ended(job) {
-  if (document.activeElement === byId("cancel")) byId("result").focus(); // the button is gone now
   if (job.state === "succeeded") pairs.open(job);
 }
 

@@ -17,6 +17,7 @@ export function showJob(job) {
   byId("job-state").className = `state ${job.state}`;
   byId("job-summary").textContent = summary(job);
   byId("job-problem").textContent = job.error;
+  if (isFinal(job) && document.activeElement === byId("cancel")) byId("result").focus(); // its focus would be lost
   byId("cancel").hidden = isFinal(job);
   showStages(job.state === "running" || job.state === "queued" ? job.progress : []);
   byId("job-line").textContent = line(job);
