@@ -105,23 +105,29 @@ def read_header(path: Path, max_bytes: int = MAX_BYTES) -> VolumeHeader:
         max_bytes: Largest size of the uncompressed voxels [bytes].
 
     Raises:
-        VolumeFileError: As `read`, as far as the header tells; also a header whose size, or whose bits per voxel,
+        VolumeFileError: As `read`, as far as the header tells; also a header whose magic, size or bits per voxel
             contradict its format.
     """
     with _readable(path) as file:
-        header = _read_header(path, file)
-        layout = _layout_of(path, header, max_bytes)
-    for field, found, expected in (
-        ("sizeof_hdr", int(header["sizeof_hdr"]), header.sizeof_hdr),
-        ("bitpix", int(header["bitpix"]), layout.dtype.itemsize * 8),
-    ):
-        if found != expected:
-            raise VolumeFileError(str(path), f"{field} {found} in the header", f"{expected}", _RESTORE)
+        stored = _stored_header(path, file)
+        for field, found, expected in (
+            ("magic", bytes(stored["magic"])[:3], stored.single_magic),
+            ("sizeof_hdr", int(stored["sizeof_hdr"]), stored.sizeof_hdr),
+        ):
+            if found != expected:
+                raise VolumeFileError(str(path), f"{field} {found!r} in the header", repr(expected), _RESTORE)
+        layout = _layout_of(path, _checked_header(path, file, stored), max_bytes)
+    if np.isinf([stored["scl_slope"], stored["scl_inter"]]).any():  # NaN is how "not scaled" is said
+        scaling = f"scl_slope {stored['scl_slope']} and scl_inter {stored['scl_inter']} in the header"
+        raise VolumeFileError(str(path), scaling, "numbers", _RESTORE)
+    if stored["bitpix"] != layout.dtype.itemsize * 8:
+        bits = f"bitpix {stored['bitpix']} in the header"
+        raise VolumeFileError(str(path), bits, f"{layout.dtype.itemsize * 8}", _RESTORE)
     one_voxel = in_ras(np.zeros((1, 1, 1), np.uint8), layout.affine).volume
     along = dict(zip(io_orientation(layout.affine)[:, 0].astype(int).tolist(), layout.shape, strict=True))
-    x_mm, y_mm, z_mm = (float(length) for length in header["pixdim"][1:4])
+    x_mm, y_mm, z_mm = (float(length) for length in stored["pixdim"][1:4])
     return VolumeHeader(
-        axes=tuple(int(length) for length in header.get_data_shape()),
+        axes=tuple(int(length) for length in stored.get_data_shape()),
         shape=(along[2], along[1], along[0]),
         spacing_mm=one_voxel.spacing_mm,
         pixdim=(x_mm, y_mm, z_mm),
@@ -189,7 +195,7 @@ def _readable(path: Path) -> Iterator[IO[bytes]]:
 
 
 def _read_layout(path: Path, file: IO[bytes], max_bytes: int) -> _Layout:
-    return _layout_of(path, _read_header(path, file), max_bytes)
+    return _layout_of(path, _checked_header(path, file, _stored_header(path, file)), max_bytes)
 
 
 def _layout_of(path: Path, header: nib.Nifti1Header, max_bytes: int) -> _Layout:
@@ -226,24 +232,37 @@ def _gives_place(affine: Affine) -> bool:
     return abs(np.linalg.det(affine[:3, :3])) >= 1e-12 and not np.isnan(io_orientation(affine)).any()
 
 
-def _read_header(path: Path, file: IO[bytes]) -> nib.Nifti1Header:
-    """The header block; `file` is left behind it."""
+def _stored_header(path: Path, file: IO[bytes]) -> nib.Nifti1Header:
+    """The header as it stands in the file, which nibabel would correct where it can; `file` is left behind it."""
     block = file.read(nib.Nifti1Header.sizeof_hdr)
     kind = nib.Nifti1Header
     if int.from_bytes(block[:4], "little") == 540 or int.from_bytes(block[:4], "big") == 540:
         kind = nib.Nifti2Header
         block += file.read(kind.sizeof_hdr - len(block))
     try:
-        header = kind(block)
+        return kind(block, check=False)
     except (HeaderDataError, WrapStructError) as error:
-        raise VolumeFileError(str(path), f"no valid NIfTI header ({error})", _EXPECTED, _RESTORE) from error
+        raise _no_header(path, error) from error
+
+
+def _checked_header(path: Path, file: IO[bytes], stored: nib.Nifti1Header) -> nib.Nifti1Header:
+    """The header as nibabel understands it; `file` is left where the voxels begin."""
+    header = stored.copy()
+    try:
+        header.check_fix()
+    except (HeaderDataError, WrapStructError, OverflowError, ValueError) as error:  # the last two: infinite numbers
+        raise _no_header(path, error) from error
     if not bytes(header["magic"]).startswith(b"n+"):
         raise VolumeFileError(str(path), "no single NIfTI file", _EXPECTED, "Convert .hdr/.img pairs to .nii.gz.")
-    if not kind.sizeof_hdr <= header["vox_offset"] <= _MAX_TRAILING_BYTES:
+    if not header.sizeof_hdr <= header["vox_offset"] <= _MAX_TRAILING_BYTES:
         found = f"a header that puts the voxels at byte {header['vox_offset']}"
         raise VolumeFileError(str(path), found, _EXPECTED, _RESTORE)
-    file.read(int(header["vox_offset"]) - kind.sizeof_hdr)
+    file.read(int(header["vox_offset"]) - header.sizeof_hdr)
     return header
+
+
+def _no_header(path: Path, error: Exception) -> VolumeFileError:
+    return VolumeFileError(str(path), f"no valid NIfTI header ({error})", _EXPECTED, _RESTORE)
 
 
 def _read_voxels(path: Path, file: IO[bytes], layout: _Layout) -> NDArray[np.generic]:

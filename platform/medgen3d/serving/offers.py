@@ -32,8 +32,9 @@ class Offers:
     """The offered pipelines. Not for an event loop: files are read and the registry may be asked.
 
     Args:
-        references: What is offered: `NAME`, `NAME@3`, `NAME@champion` or `builtin/NAME`. Clients may name any version
-            or alias of a `NAME` without one; otherwise what is offered, or the version that this means now.
+        references: What is offered: `NAME`, `NAME@3`, `NAME@champion` or `builtin/NAME`. `NAME` lets clients name any
+            version or alias of it, an alias that alias or any version by number, since jobs that were accepted are
+            pinned to what it meant then; a number only that version.
         resolve: Finds a pipeline.
         batch, threads, device: How the engine draws, for the manifest.
     """
@@ -66,17 +67,16 @@ class Offers:
         Raises:
             RegistryError: There is no such pipeline, or it is not offered.
         """
-        name = reference.partition("@")[0]
+        name, _, which = reference.partition("@")
         same_name = [offered for offered in self._references if offered.partition("@")[0] == name]
-        if name in same_name or reference in same_name:
+        if reference in same_name or name in same_name:
             return self._find(reference)
-        meant = {offer.loaded.reference: offer for offer in map(self._find, same_name)}
-        if reference == name and meant:
-            return next(iter(meant.values()))
-        if reference not in meant:
-            offered = ", ".join(self._references)
-            raise RegistryError(f"no pipeline {reference!r} is offered here; offered are {offered}")
-        return meant[reference]
+        if same_name and not which:
+            return self._find(same_name[0])
+        if which.isdecimal() and not all(offered.partition("@")[2].isdecimal() for offered in same_name):
+            return self._find(reference)
+        offered = ", ".join(self._references)
+        raise RegistryError(f"no pipeline {reference!r} is offered here; offered are {offered}")
 
     def _find(self, reference: str) -> Offer:
         since, offer = self._known.get(reference, (0.0, None))

@@ -1,7 +1,11 @@
 """A real HTTP server around a service, with an engine that draws numbers instead of networks."""
 
 import asyncio
+import json
+import re
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -48,6 +52,7 @@ class NumberEngine:
         self.live: list[str] = []
         self.begun: list[str] = []
         self.most_live = 0
+        self.pause_s = 0.0  # that each order takes
         self.fails: list[Exception] = []  # of the next orders
 
     async def pipelines(self) -> list[Loaded]:
@@ -65,6 +70,7 @@ class NumberEngine:
         try:
             progress("mask_generator", 1, 2)
             await self.hold.wait()
+            await asyncio.sleep(self.pause_s)
             if self.fails:
                 raise self.fails.pop(0)
             for stage in CHAIN:
@@ -133,6 +139,56 @@ def serving(folder: Path, engine: Any = None, **settings: Any) -> Iterator[Serve
         thread.join(20)
         listener.close()
         assert not thread.is_alive()
+
+
+@dataclass
+class ServerProcess:
+    """A server in a process of its own, which can be looked at and killed."""
+
+    process: subprocess.Popen[str]
+    url: str
+    token: str
+    folder: Path
+
+    def client(self) -> httpx.Client:
+        return httpx.Client(base_url=self.url, headers={"Authorization": f"Bearer {self.token}"}, timeout=30)
+
+    def peak_mib(self) -> float:
+        """The most memory that the process has had resident so far."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(re.search(r"VmHWM:\s+(\d+)", status)[1]) / 1024
+
+
+_PROGRAM = """
+import importlib.util, json, sys, time
+spec = importlib.util.spec_from_file_location("serving_conftest", sys.argv[1])
+module = importlib.util.module_from_spec(spec)
+sys.modules[spec.name] = module
+spec.loader.exec_module(module)
+engine = module.NumberEngine()
+engine.pause_s = float(sys.argv[4])
+with module.serving(module.Path(sys.argv[2]), engine, **json.loads(sys.argv[3])) as served:
+    print(served.url, served.token, flush=True)
+    sys.stdin.read()
+"""
+
+
+@contextmanager
+def server_process(folder: Path, pause_s: float = 0.0, **settings: Any) -> Iterator[ServerProcess]:
+    command = [sys.executable, "-c", _PROGRAM, __file__, str(folder), json.dumps(settings), str(pause_s)]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    with process:
+        url, token = process.stdout.readline().split()
+        try:
+            yield ServerProcess(process=process, url=url, token=token, folder=folder)
+        finally:
+            process.kill()
+
+
+@pytest.fixture(scope="session")
+def make_server_process() -> Callable[..., Any]:
+    """make_server_process(folder, pause_s=0, **settings): a context manager that yields a `ServerProcess`."""
+    return server_process
 
 
 @pytest.fixture(scope="session")
