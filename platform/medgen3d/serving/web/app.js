@@ -20,7 +20,9 @@ const order = new OrderForm({
   },
   onRefusal: (error) => refused(error, "order-problem"),
 });
-const pairs = new Pairs({ onRefusal: (error) => refused(error, "viewer-problem") });
+const pairs = new Pairs({
+  onRefusal: (error) => refused(error, byId("viewer").hidden ? "job-problem" : "viewer-problem"),
+});
 
 /** Say what was refused where it was asked for. A token that is not taken leads back to the start. */
 function refused(error, place) {

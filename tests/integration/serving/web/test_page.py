@@ -20,7 +20,7 @@ from PIL import Image
 from medgen3d.artifacts import nifti
 from medgen3d.core.volume import Volume, affine_from_spacing
 from medgen3d.serving.local import LocalEngine
-from medgen3d.serving.tokens import create_token
+from medgen3d.serving.tokens import create_token, list_tokens, revoke_token
 
 REFUSED = "Failed to load resource: "
 """What Chromium logs about an answer of 400 or more, or none, whatever the page makes of it."""
@@ -241,8 +241,8 @@ def test_a_failed_job_says_why(slow_service, poisoned, visit):
     assert page.get_by_role("img", name="Axial").is_hidden()
 
 
-def test_a_token_that_is_not_known_is_refused_and_a_right_one_forgotten_on_demand(service, visit):
-    page = visit(service, token="mg3d_wrong", refusals=1)
+def test_a_token_is_refused_before_it_is_known_and_after_it_was_revoked(service, visit):
+    page = visit(service, token="mg3d_wrong", refusals=2)
     page.get_by_text("found no valid token").wait_for()
     assert page.get_by_role("button", name="Draw pairs").is_hidden()
     assert page.evaluate("document.activeElement.id") == "token"
@@ -251,9 +251,29 @@ def test_a_token_that_is_not_known_is_refused_and_a_right_one_forgotten_on_deman
     page.get_by_role("button", name="Draw pairs").wait_for()
     page.reload()  # the tab still knows it
     page.get_by_role("button", name="Draw pairs").wait_for()
+    page.wait_for_load_state("networkidle")
+    tokens = service.service.tokens.path
+    revoke_token(tokens, list_tokens(tokens)[-1].id)
+    order(page)
+    page.get_by_text("found no valid token").wait_for()
+    assert page.evaluate("sessionStorage.length") == 0
+
+
+def test_a_token_is_forgotten_on_demand(service, visit):
+    page = visit(service)
     page.get_by_role("button", name="Forget token").click()
     page.get_by_role("textbox", name="Token").wait_for()
     assert page.evaluate("[localStorage.length, sessionStorage.length, document.cookie]") == [0, 0, ""]
+    page.reload()
+    page.get_by_role("textbox", name="Token").wait_for()
+
+
+def test_a_result_that_is_gone_is_told(service, visit):
+    page = visit(service, refusals=1)
+    page.route("**/result?file=dataset.json", lambda route: route.fulfill(status=404, json={"detail": "It is gone."}))
+    order(page, Seed=15)
+    page.get_by_role("alert").get_by_text("It is gone.").wait_for()
+    assert page.get_by_role("img", name="Axial").is_hidden()
 
 
 def test_a_bad_mask_is_refused_with_the_services_sentence_and_a_good_one_is_kept(service, visit, tmp_path):
