@@ -5,6 +5,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -136,3 +137,19 @@ def tiny_pipeline(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         provenance = Provenance(dataset_name="knee", dataset_digest="d" * 64, config_hash="c" * 64, seed=1)
         write_bundle(root / stage_name, info, named_weights(networks), provenance, b"\x89PNG\r\n\x1a\n")
     return {stage_name: root / stage_name for stage_name in options}
+
+
+@pytest.fixture(scope="session")
+def tiny_as_pipeline(tiny_pipeline: dict[str, Path]) -> Callable[[str], Any]:
+    """tiny_as_pipeline(name): the same networks as a resolved pipeline of version 3."""
+    from medgen3d.artifacts.bundle import read_bundle
+    from medgen3d.artifacts.pipeline import PinnedBundle, Pipeline, PipelineInfo
+
+    pin = PinnedBundle(model="knee.stage", version=1, weights_sha256="0" * 64, dataset_digest="d" * 64)
+    facts = {"modality", "phantom", "labels", "spacing_mm", "plane"}
+    info = PipelineInfo(
+        dataset="knee",
+        stages=dict.fromkeys(tiny_pipeline, pin),
+        **read_bundle(tiny_pipeline["refiner"]).info.dataset.model_dump(include=facts),
+    )
+    return lambda name: Pipeline(name=name, version=3, notice="", info=info, bundles=tiny_pipeline)

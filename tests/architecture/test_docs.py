@@ -31,6 +31,7 @@ from medgen3d.cli import app
 from medgen3d.config import experiment
 from medgen3d.config.load import load_config, preset_names
 from medgen3d.ingest.problems import Kind
+from medgen3d.serving.schemas import JobRequest
 from medgen3d.training.run import TrainingRun
 from medgen3d.training.state import TrainingState
 from medgen3d_stages.catalogue import STAGE_NAMES, config_type, make_stage
@@ -40,6 +41,7 @@ ROOT = Path(__file__).parents[2]
 LISTED = subprocess.run(["git", "ls-files", "*.md"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
 PAGES = [path for path in LISTED.splitlines() if (ROOT / path).is_file()]
 ARTIFACTS, TRAINING, ARCHITECTURE = "docs/artifacts.md", "docs/training.md", "docs/architecture.md"
+SERVING = "docs/serving.md"
 
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```", flags=re.DOTALL | re.MULTILINE)
 
@@ -184,6 +186,8 @@ def test_a_yaml_block_is_a_configuration(page: str, tmp_path: Path) -> None:
 
 def plain(values: object) -> dict[str, Any]:
     """Defaults as YAML says them: paths are texts, tuples are lists."""
+    if isinstance(values, dict):
+        return values
     if isinstance(values, BaseModel):
         return values.model_dump(mode="json")
     return json.loads(json.dumps(dataclasses.asdict(values)))  # type: ignore[call-overload]
@@ -197,8 +201,13 @@ OPTIONS = {
     "usefulness": [experiment.UsefulnessConfig()],
     "storage": [experiment.StorageConfig()],
 }
-SECTIONS = [(TRAINING, heading, defaults) for heading, defaults in OPTIONS.items()] + [
-    (f"stages/medgen3d_stages/{name}/README.md", "Options", [config_type(name)()]) for name in STAGE_NAMES
+SERVED = experiment.ServingConfig()
+SECTIONS = [
+    *((TRAINING, heading, defaults) for heading, defaults in OPTIONS.items()),
+    *((f"stages/medgen3d_stages/{name}/README.md", "Options", [config_type(name)()]) for name in STAGE_NAMES),
+    (SERVING, "Limits", [SERVED.model_dump(mode="json", exclude={"engine"})]),
+    (SERVING, "Scale", [SERVED.engine.mask_generator, SERVED.engine.image_sequence_generator, SERVED.engine.refiner]),
+    (SERVING, "All stages", [SERVED.engine.model_dump(mode="json", exclude={*STAGE_NAMES})]),
 ]
 
 
@@ -210,6 +219,13 @@ def test_every_option_is_documented_with_its_default(page: str, heading: str, se
     for column, section in enumerate(sections, start=1):
         documented = {row[0].strip("`"): yaml.safe_load(row[column].strip("`")) for row in rows}
         assert documented == plain(section)
+
+
+def test_every_field_of_a_request_is_documented_with_its_default() -> None:
+    rows = tables(SERVING)["What a request may say"]
+    documented = {row[0].strip("`"): yaml.safe_load(row[1].strip("`")) for row in rows}
+    fields = JobRequest.model_fields.items()
+    assert documented == {name: None if field.is_required() else field.default for name, field in fields}
 
 
 def test_every_preset_is_documented() -> None:

@@ -57,3 +57,5 @@ def test_the_installed_wheel_runs_without_the_repository(wheel: Path, tmp_path: 
     assert Path(run("-c", "import medgen3d_stages; print(medgen3d_stages.__file__)")).is_relative_to(site)
     assert "Usage: " in run("-m", "medgen3d", "--help")
     assert "builtin/hippocampus" in run("-m", "medgen3d", "pipelines")
+    paths = "from medgen3d.serving.api import page; print(*(route.path for route in page.router.routes))"
+    assert {"/", "/page/app.js", "/page/style.css"} <= set(run("-c", paths).split())

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 from medgen3d import __version__
-from medgen3d.serving.api import health, jobs, pairs, pipelines
+from medgen3d.serving.api import health, jobs, page, pairs, pipelines
 from medgen3d.serving.api.gate import Gate
 from medgen3d.serving.api.problems import explain_errors
 from medgen3d.serving.service import Service
@@ -40,7 +40,7 @@ def make_app(service: Service) -> FastAPI:
         redoc_url=None,
     )
     app.state.service = service
-    for router in (jobs.router, pairs.router, pipelines.router, health.router):
+    for router in (jobs.router, pairs.router, pipelines.router, health.router, page.router):
         app.include_router(router)
     explain_errors(app)
     app.add_middleware(Gate, service=service)
