@@ -39,7 +39,7 @@ VIOLATIONS = {
         "def late():\n    import ray.data",
     ),
     "MLflow only in the registry": ("medgen3d/training/__init__.py", "def late():\n    from mlflow import log_metric"),
-    "No FastAPI before there is serving": ("medgen3d/recipes/__init__.py", "import fastapi"),
+    "FastAPI only in serving": ("medgen3d/recipes/__init__.py", "import fastapi"),
     "nibabel only in artifacts/nifti.py": ("medgen3d/ingest/__init__.py", "import nibabel"),
 }
 

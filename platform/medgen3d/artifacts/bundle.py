@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, field_validator, model_validator
 
 from medgen3d.artifacts.prepared_set import Intensity, PreparedSet
@@ -19,6 +21,7 @@ from medgen3d.artifacts.provenance import Provenance
 from medgen3d.artifacts.versioned_json import read_versioned, write_versioned
 from medgen3d.core.errors import ArtifactError, DataError
 from medgen3d.core.labels import LabelTable
+from medgen3d.core.volume import Affine, Volume, affine_from_spacing
 
 if TYPE_CHECKING:  # torch stays out of what the command line imports
     from torch import Tensor
@@ -80,6 +83,20 @@ class BundleDataset(BaseModel):
     @property
     def label_table(self) -> LabelTable:
         return LabelTable.from_mapping(self.labels)
+
+    def as_volumes(
+        self, image: NDArray[np.float32], mask: NDArray[np.integer], affine: Affine | None = None
+    ) -> tuple[Volume, Volume]:
+        """A drawn pair [D, h, w] -> its image in scanner units and its mask in original label ids, on one grid.
+
+        Args:
+            image: In [-1, 1].
+            mask: Contiguous ids.
+            affine: Where the voxels lie; None: the training spacing, with origin 0.
+        """
+        affine = affine_from_spacing(self.spacing_mm) if affine is None else affine
+        voxels = self.inverse.from_unit(image)
+        return Volume(voxels=voxels, affine=affine), Volume(voxels=self.label_table.to_original(mask), affine=affine)
 
 
 class BundleInfo(BaseModel):

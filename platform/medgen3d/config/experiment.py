@@ -200,6 +200,56 @@ class StorageConfig(_Section):
         return self.root.absolute() / "training"
 
 
+class ServingConfig(_Section):
+    """How pairs are served over HTTP, and what of it one client may have."""
+
+    pipelines: tuple[str, ...] = ("builtin/hippocampus",)
+    """References that are offered. `NAME` offers every version of it, `NAME@champion` what the alias means now."""
+    host: str = "127.0.0.1"
+    """Address to listen at; 0.0.0.0 for every interface of the machine."""
+    port: Annotated[int, Field(ge=0, le=65535)] = 8000
+    """0: any free port."""
+    folder: Path | None = None
+    """Uploads, results, tokens and audit log; every machine of the service must see it. None: `serving` below
+    `storage.root`."""
+    database_url: str | None = None
+    """SQLAlchemy address of the jobs, such as postgresql+psycopg://medgen3d@db/jobs. None: a SQLite file in `folder`,
+    good for one machine."""
+    max_queued: PositiveInt = 200
+    """Jobs that wait; more are refused with 503."""
+    max_running: PositiveInt = 4
+    """Jobs that one process of the service runs at a time."""
+    jobs_per_owner: PositiveInt = 50
+    """Unfinished jobs of one owner; more are refused with 429."""
+    requests_per_minute: PositiveInt = 120
+    """Requests that make a job, of one owner, in the long run; more are refused with 429."""
+    request_burst: PositiveInt = 60
+    """Requests that make a job, of one owner, at once."""
+    max_streams: PositiveInt = 200
+    """Event streams and waiting requests that one process holds open; more are refused with 503."""
+    max_count: PositiveInt = 500
+    """Pairs of one job."""
+    max_voxels: PositiveInt = 2**27
+    """Voxels of all pairs of a job together, drawn or resampled [voxels]."""
+    max_upload_bytes: PositiveInt = 64 * 2**20
+    """Body of a request that brings a mask [bytes], compressed as it may be."""
+    max_pairs_waited_for: PositiveInt = 8
+    """Pairs of one POST /v1/pairs, whose client waits."""
+    lease_s: PositiveFloat = 15.0
+    """Time after which a runner that gave no sign of life loses its jobs to another one."""
+    max_attempts: PositiveInt = 5
+    """How often a job is begun before it ends as failed."""
+    keep_results_h: PositiveFloat = 168.0
+    """Time for which a job and its result are kept after its end [hours]."""
+
+    @model_validator(mode="after")
+    def _postgres_driver(self) -> Self:
+        if self.database_url and not self.database_url.startswith(("sqlite:///", "postgresql+psycopg://")):
+            scheme = self.database_url.partition(":")[0]
+            raise ValueError(f"database_url must begin with sqlite:/// or postgresql+psycopg://, got {scheme}")
+        return self
+
+
 class ExperimentConfig(_Section):
     """Everything that can be chosen, in one tree."""
 
@@ -215,6 +265,12 @@ class ExperimentConfig(_Section):
     synthesis: SynthesisConfig = SynthesisConfig()
     usefulness: UsefulnessConfig = UsefulnessConfig()
     storage: StorageConfig = StorageConfig()
+    serving: ServingConfig = ServingConfig()
+
+    @property
+    def serving_dir(self) -> Path:
+        """Folder of the HTTP service: uploads, results, tokens, audit log and, unless set otherwise, its database."""
+        return (self.serving.folder or self.storage.root / "serving").absolute()
 
     def to_yaml(self) -> str:
         """The whole tree, defaults included; `load_config` reads it back to an equal configuration."""

@@ -13,9 +13,9 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from medgen3d.artifacts.prepared_set import CaseEntry, DatasetInfo, Intensity, Split
+from medgen3d.core.resample import Sizes, grid_shape
 from medgen3d.ingest.order import Order
 from medgen3d.ingest.problems import BadCasesError, Problem
-from medgen3d.ingest.resample import Sizes, grid_shape
 from medgen3d.ingest.sources import Pair
 from medgen3d.ingest.split import split_patients
 from medgen3d.ingest.verify import CaseFacts, Verdict

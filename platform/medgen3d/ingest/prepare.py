@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 from medgen3d.artifacts import nifti
 from medgen3d.artifacts.prepared_set import DatasetInfo, PreparedCase
 from medgen3d.core.errors import DataError
+from medgen3d.core.resample import resample
 from medgen3d.core.volume import Box, Volume
 from medgen3d.ingest.plan import CasePlan
-from medgen3d.ingest.resample import resample
 from medgen3d.ingest.verify import read_image
 
 Voxel = TypeVar("Voxel", bound=np.generic)

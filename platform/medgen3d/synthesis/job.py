@@ -11,13 +11,14 @@ import numpy as np
 
 from medgen3d.artifacts.bundle import WEIGHTS, Bundle, read_bundle
 from medgen3d.artifacts.manifest import SyntheticSetInfo
+from medgen3d.artifacts.planned_case import PlannedCase, Shape, plan_case
 from medgen3d.artifacts.provenance import config_hash
 from medgen3d.artifacts.synthetic_set import damages, existing_rows, read_manifest
 from medgen3d.config.experiment import CHAIN, SynthesisConfig
 from medgen3d.core.errors import ConfigError, DataError
 from medgen3d.core.hashing import sha256_of
 from medgen3d.synthesis.masks import GivenMasks, open_masks
-from medgen3d.synthesis.plan import PlannedCase, Shape, numbers_in, plan_case, wanted_by_batch
+from medgen3d.synthesis.plan import numbers_in, wanted_by_batch
 from medgen3d.synthesis.sampling import options_changed, with_options
 
 Options = Mapping[str, Mapping[str, Any]]

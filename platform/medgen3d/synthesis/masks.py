@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from medgen3d.artifacts import nifti
 from medgen3d.artifacts.bundle import BundleDataset
 from medgen3d.artifacts.dataset_json import ids_by_name
+from medgen3d.artifacts.planned_case import Shape
 from medgen3d.artifacts.prepared_set import PreparedSet
 from medgen3d.artifacts.provenance import config_hash
 from medgen3d.core.errors import DataError
 from medgen3d.core.hashing import sha256_of
-from medgen3d.synthesis.plan import Shape
 
 Mask = NDArray[np.integer]
 _SPACING_TOLERANCE = 0.01  # share of the spacing; headers hold it as float32, and scanners round it

@@ -5,7 +5,6 @@ from pathlib import Path
 from medgen3d.artifacts.bundle import BundleDataset
 from medgen3d.artifacts.manifest import ManifestRow, SyntheticSetInfo
 from medgen3d.artifacts.synthetic_set import write_case, write_part
-from medgen3d.core.volume import Volume, affine_from_spacing
 from medgen3d.synthesis.work import BatchInWork, CaseInWork
 
 
@@ -19,19 +18,12 @@ def write_batch(work: BatchInWork, dataset: BundleDataset, info: SyntheticSetInf
     write_part(out, info, work.batch, [_write(case, dataset, info, out) for case in cases])
 
 
-def as_volumes(case: CaseInWork, dataset: BundleDataset) -> tuple[Volume, Volume]:
-    """A drawn case -> its image in scanner units and its mask in original label ids, on a grid with origin 0."""
-    affine = affine_from_spacing(dataset.spacing_mm)
-    image = Volume(voxels=dataset.inverse.from_unit(case.image), affine=affine)
-    return image, Volume(voxels=dataset.label_table.to_original(case.mask), affine=affine)
-
-
 def _write(case: CaseInWork, dataset: BundleDataset, info: SyntheticSetInfo, out: Path) -> ManifestRow:
     plan = case.plan
     if case.failure:
         return ManifestRow(
             case_id=plan.case_id, number=plan.number, shape=plan.shape, status="failed", message=case.failure
         )
-    image, mask = as_volumes(case, dataset)
+    image, mask = dataset.as_volumes(case.image, case.mask)
     row = write_case(out, info, case_id=plan.case_id, number=plan.number, image=image, mask=mask)
     return row.model_copy(update={"message": case.note})

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medgen3d.synthesis.plan import PlannedCase
+from medgen3d.artifacts.planned_case import PlannedCase
 
 Row = dict[str, Any]
 

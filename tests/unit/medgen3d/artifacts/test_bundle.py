@@ -300,3 +300,13 @@ def test_a_config_that_the_stage_refuses_is_named(write_trained, changes, messag
 def test_a_config_is_the_one_that_was_trained_with_tuples_included(write_trained):
     config = read_bundle(write_trained("refiner")).trained_stage().stage.config
     assert config == config_type("refiner")(channels=(8, 8), attention_levels=(False, False))
+
+
+def test_intensities_return_to_scanner_units_and_labels_to_their_own_ids(tiny_pipeline):
+    dataset = read_bundle(tiny_pipeline["refiner"]).info.dataset  # -1 is -100, +1 is 300; labels 0, 7, 300
+    image, mask = dataset.as_volumes(np.array([[[-1.0, 0.0, 1.0]]], np.float32), np.array([[[0, 1, 2]]], np.uint8))
+
+    assert image.voxels[0, 0].tolist() == [-100, 100, 300]
+    assert mask.voxels[0, 0].tolist() == [0, 7, 300]
+    assert image.spacing_mm == pytest.approx((3.0, 0.5, 0.75))
+    np.testing.assert_array_equal(image.affine[:3, 3], 0)

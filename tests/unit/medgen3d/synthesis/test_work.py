@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from medgen3d.synthesis.plan import plan_case
+from medgen3d.artifacts.planned_case import plan_case
 from medgen3d.synthesis.work import BatchInWork, begin, from_row, source_row, to_row
 
 PLANS = [plan_case(0, number, [(2, 3, 4, 1), (5, 1, 1, 1)]) for number in range(6)]

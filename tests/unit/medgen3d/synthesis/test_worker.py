@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from medgen3d.artifacts.bundle import read_bundle
+from medgen3d.artifacts.planned_case import plan_case
 from medgen3d.config.experiment import CHAIN
-from medgen3d.synthesis.plan import plan_case
 from medgen3d.synthesis.work import begin
 from medgen3d.synthesis.worker import advance
 

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from medgen3d.core.resample import grid_shape, resample
 from medgen3d.core.volume import Volume, affine_from_spacing
-from medgen3d.ingest.resample import grid_shape, resample
 
 RAMP = np.array([[[0, 10, 20, 40]]], dtype=np.int16)
 

@@ -1,0 +1,1 @@
+"""A typed client of the HTTP service; it knows nothing of the rest of the package."""
