@@ -124,9 +124,7 @@ def _header(info: SyntheticSetInfo, case_id: str, uids: _Uids, image: Volume, pl
     return one
 
 
-def _segmentation(
-    info: SyntheticSetInfo, uids: _Uids, slices: list["Dataset"], mask: NDArray[np.integer]
-) -> "Dataset":
+def _segmentation(info: SyntheticSetInfo, uids: _Uids, slices: list["Dataset"], mask: NDArray[np.integer]) -> "Dataset":
     import highdicom as hd
     from pydicom.sr.codedict import codes
 
@@ -138,7 +136,9 @@ def _segmentation(
             segment_number=number,
             segment_label=name[:64],
             segmented_property_category=codes.SCT.AnatomicalStructure,
-            segmented_property_type=hd.sr.CodedConcept(value="91723000", scheme_designator="SCT", meaning="Anatomical structure"),
+            segmented_property_type=hd.sr.CodedConcept(
+                value="91723000", scheme_designator="SCT", meaning="Anatomical structure"
+            ),
             algorithm_type=hd.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
             algorithm_identification=algorithm,
         )
@@ -146,7 +146,9 @@ def _segmentation(
     ]
     made = hd.seg.Segmentation(
         source_images=slices,
-        pixel_array=np.stack([_turned(plane) for plane in mask]).astype(np.uint16 if len(described) > 255 else np.uint8),
+        pixel_array=np.stack([_turned(plane) for plane in mask]).astype(
+            np.uint16 if len(described) > 255 else np.uint8
+        ),
         segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
         segment_descriptions=described,
         series_instance_uid=uids("segmentation"),

@@ -133,7 +133,9 @@ def _decode_parquet(folder: Folder, name: str) -> tuple[Volume, Volume]:
         )
     except (OSError, pa.ArrowException, ValueError, TypeError, KeyError, IndexError) as error:
         remedy = "Run the same `medgen3d synthesize` again."
-        raise ArtifactError(f"{folder}/{name}", f"no readable pair ({error})", "a Parquet file with one", remedy) from error
+        raise ArtifactError(
+            f"{folder}/{name}", f"no readable pair ({error})", "a Parquet file with one", remedy
+        ) from error
     return image, mask
 
 

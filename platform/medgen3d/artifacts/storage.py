@@ -48,7 +48,9 @@ class Folder:
         try:
             folder._remote  # noqa: B018 - asked for, so that a wrong address is told at once
         except (ArrowInvalid, OSError) as error:
-            raise DataError(f"{location} is no address of a store ({error}). Give s3://BUCKET/PATH or a folder.") from error
+            raise DataError(
+                f"{location} is no address of a store ({error}). Give s3://BUCKET/PATH or a folder."
+            ) from error
         return folder
 
     @property

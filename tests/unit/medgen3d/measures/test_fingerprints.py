@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from medgen3d.evaluation.fingerprints import GRID, describe_case, nearest
+from medgen3d.measures.fingerprints import GRID, describe_case, nearest
 
 
 def case(seed, shape=(33, 48, 36)):
