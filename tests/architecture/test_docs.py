@@ -26,6 +26,7 @@ from medgen3d.artifacts.pipeline import PinnedBundle, PipelineInfo, PortablePipe
 from medgen3d.artifacts.prepared_set import CaseEntry, DatasetInfo, write_part
 from medgen3d.artifacts.provenance import Provenance
 from medgen3d.artifacts.report import EvaluatedPipeline, Report, SetDescription, Verdict
+from medgen3d.artifacts.storage import Folder
 from medgen3d.artifacts.usefulness import Size, Trial, Usefulness
 from medgen3d.cli import app
 from medgen3d.config import experiment
@@ -246,7 +247,7 @@ def part_columns(folder: Path) -> list[str]:
 
 
 def manifest_columns(folder: Path) -> list[str]:
-    write_rows(folder / "manifest.parquet", SyntheticSetInfo.model_validate(example_of(SyntheticSetInfo)), [])
+    write_rows(Folder.of(folder), "manifest.parquet", SyntheticSetInfo.model_validate(example_of(SyntheticSetInfo)), [])
     return pq.read_schema(folder / "manifest.parquet").names
 
 

@@ -21,9 +21,9 @@ from medgen3d.core.volume import Volume
 
 if TYPE_CHECKING:  # heavy, and only used for this format
     from pydicom import Dataset
+    from pydicom.uid import UID
 
 _STORAGE = {"CT": "1.2.840.10008.5.1.4.1.1.2", "MR": "1.2.840.10008.5.1.4.1.1.4"}
-_EXPLICIT_LITTLE = "1.2.840.10008.1.2.1"
 _UNSIGNED, _SIGNED = 0, 1
 _DATE, _TIME = "20000101", "000000"  # required by some readers; a real one would change the bytes
 
@@ -73,10 +73,10 @@ class _Uids:
     def __init__(self, info: SyntheticSetInfo, case_id: str) -> None:
         self.identity = [config_hash(info.model_dump(mode="json")), case_id]
 
-    def __call__(self, *what: object) -> str:
+    def __call__(self, *what: object) -> "UID":
         from pydicom.uid import generate_uid
 
-        return str(generate_uid(entropy_srcs=[*self.identity, *map(str, what)]))
+        return generate_uid(entropy_srcs=[*self.identity, *map(str, what)])
 
 
 def _as_stored(voxels: NDArray[Any]) -> tuple[NDArray[np.integer], int, float, float]:
@@ -97,14 +97,15 @@ def _turned(plane: NDArray[Any]) -> NDArray[Any]:
 def _header(info: SyntheticSetInfo, case_id: str, uids: _Uids, image: Volume, place: int) -> "Dataset":
     from pydicom import Dataset
     from pydicom.dataset import FileMetaDataset
+    from pydicom.uid import UID, ExplicitVRLittleEndian
 
     depth_mm, height_mm, width_mm = image.spacing_mm
     _, height, width = image.voxels.shape
     x_mm, y_mm, z_mm, _ = image.affine @ (width - 1, height - 1, place, 1)
     one = Dataset()
     one.file_meta = FileMetaDataset()
-    one.file_meta.TransferSyntaxUID = _EXPLICIT_LITTLE
-    one.file_meta.MediaStorageSOPClassUID = one.SOPClassUID = _STORAGE[info.modality]
+    one.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    one.file_meta.MediaStorageSOPClassUID = one.SOPClassUID = UID(_STORAGE[info.modality])
     one.file_meta.MediaStorageSOPInstanceUID = one.SOPInstanceUID = uids("slice", place)
     one.StudyInstanceUID, one.SeriesInstanceUID = uids("study"), uids("image")
     one.FrameOfReferenceUID = uids("frame")
@@ -160,8 +161,10 @@ def _segmentation(info: SyntheticSetInfo, uids: _Uids, slices: list["Dataset"], 
         software_versions="1",
         device_serial_number="1",
     )
-    made.ContentDate = made.InstanceCreationDate = made.SeriesDate = _DATE
-    made.ContentTime = made.InstanceCreationTime = made.SeriesTime = _TIME
+    for name in ("ContentDate", "InstanceCreationDate", "SeriesDate"):
+        setattr(made, name, _DATE)
+    for name in ("ContentTime", "InstanceCreationTime", "SeriesTime"):
+        setattr(made, name, _TIME)
     for sequence in made.get("DimensionOrganizationSequence", []):
         sequence.DimensionOrganizationUID = uids("dimensions")
     for pointer in made.get("DimensionIndexSequence", []):

@@ -2,7 +2,8 @@
 
 import io
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
@@ -126,9 +127,14 @@ def write_rows(folder: Folder, name: str, info: SyntheticSetInfo, rows: Iterable
         OSError: The folder cannot be written.
     """
     common = info.model_dump(include={"pipeline_name", "pipeline_version", "config_hash", "phantom", "seed"})
+    write_table(folder, name, info, columns_of(rows, common))
+
+
+def columns_of(rows: Iterable[ManifestRow], common: Mapping[str, object] = MappingProxyType({})) -> pa.Table:
+    """Rows as the columns of a manifest, with what all rows have in common."""
     maps = ("gates", "rejections")
     records = [row.model_dump() | common | {each: list(getattr(row, each).items()) for each in maps} for row in rows]
-    write_table(folder, name, info, pa.Table.from_pylist(records, schema=_COLUMNS))
+    return pa.Table.from_pylist(records, schema=_COLUMNS)
 
 
 def write_table(folder: Folder, name: str, info: SyntheticSetInfo, table: pa.Table) -> None:

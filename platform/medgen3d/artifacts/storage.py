@@ -1,8 +1,8 @@
 """Where a synthetic set lies: a folder that every machine sees, or a place in an object store such as `s3://bucket/set`.
 
 Files are small enough to be in memory as a whole, and appear whole or not at all: on a file system through a temporary
-name in the same folder, which is on disk before it is renamed; in an object store because an upload that is not finished
-is not seen.
+name in the same folder, which is on disk before it is renamed; in an object store because an upload is not seen before
+it is finished.
 """
 
 import os
@@ -48,9 +48,7 @@ class Folder:
         try:
             folder._remote  # noqa: B018 - asked for, so that a wrong address is told at once
         except (ArrowInvalid, OSError) as error:
-            raise DataError(
-                f"{location} is no address of a store ({error}). Give s3://BUCKET/PATH or a folder."
-            ) from error
+            raise DataError(f"{location} is no address ({error}). Give s3://BUCKET/PATH or a folder.") from error
         return folder
 
     @property

@@ -105,7 +105,7 @@ def write_case(
         folder.make(str(Path(name).parent))
         folder.write(name, content)
     depth, height, width = image.voxels.shape
-    spacing_mm = tuple(round(length, 6) for length in image.spacing_mm)
+    spacing_mm = image.spacing_mm
     return ManifestRow(
         case_id=case_id,
         number=number,
@@ -126,7 +126,7 @@ def write_part(root: Location, info: SyntheticSetInfo, part: int, rows: list[Man
         part: Its number; where two parts hold the same case, that of the larger number counts.
         rows: Of different cases.
     """
-    write_rows(Folder.of(root), f"{PARTS}/part-{part:012d}.parquet", info, rows)
+    write_rows(Folder.of(root), f"{PARTS}/part-{part:014d}.parquet", info, rows)
 
 
 def merge_parts(root: Location, *, finished: bool = True) -> None:

@@ -6,7 +6,7 @@ A version is one file, `pipeline.json`. `candidate` is the newest, `champion` th
 import re
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mlflow.entities import LoggedModelInput
@@ -76,18 +76,31 @@ def create_pipeline(
     info = _info({stage: version for stage, (version, _) in bundles.items()}, bundles[CHAIN[0]][1])
     if info.dataset != name:
         raise RegistryError(f"the bundles were trained on {info.dataset}, so their pipeline cannot be called {name}")
-    info = info.model_copy(update={"limits": _limits(bundles[CHAIN[0]][0], data)})
+    first = bundles[CHAIN[0]][0]
+    limits = _limits(str(first), first.tags["dataset_digest"], data, first.tags.get(DATA_TAG))
+    info = info.model_copy(update={"limits": limits})
     version = _register(tracking, info, [version for version, _ in bundles.values()])
     set_alias(tracking, version, CANDIDATE)
     return PipelineVersion(version=find_version(tracking, version.model, str(version.number)), info=info)
 
 
-def _limits(bundle: Version, data: Path | None) -> CaseLimits | None:
-    digest, place = bundle.tags["dataset_digest"], data or bundle.tags.get(DATA_TAG)
+def with_limits(pipeline: Pipeline, data: Path) -> Pipeline:
+    """The pipeline with limits for gates that are learned anew from its training data.
+
+    Raises:
+        RegistryError: `data` is another set than it was trained on.
+    """
+    digest = pipeline.info.stages[CHAIN[0]].dataset_digest
+    limits = _limits(f"{pipeline.name} version {pipeline.version}", digest, data, None)
+    return replace(pipeline, info=pipeline.info.model_copy(update={"limits": limits}))
+
+
+def _limits(what: str, digest: str, data: Path | None, known: str | None) -> CaseLimits | None:
+    place = data or known
     prepared = prepared_at(place, digest) if place else None
     if data and prepared is None:
         raise RegistryError(
-            f"{data} is not the prepared set that {bundle} was trained on, whose digest is {digest[:12]}...; give that "
+            f"{data} is not the prepared set that {what} was trained on, whose digest is {digest[:12]}...; give that "
             "one, or leave --data out"
         )
     return limits_of(prepared) if prepared else None
