@@ -17,7 +17,7 @@ from medgen3d.artifacts.manifest import ManifestRow
 from medgen3d.config.experiment import SynthesisConfig
 from medgen3d.core.errors import DataError
 from medgen3d.synthesis.job import Job
-from medgen3d.synthesis.on_ray.workers import GateActor, StageActor, take_masks, write
+from medgen3d.synthesis.on_ray.workers import STAGE_ACTORS, GateActor, take_masks, write
 from medgen3d.synthesis.standing import Item
 from medgen3d.synthesis.work import source_row
 
@@ -57,7 +57,7 @@ def _pipeline(rows: Any, num_items: int, job: Job, config: SynthesisConfig, tall
         rows = rows.map(take_masks, fn_args=(job.given, job.dataset), num_cpus=half, ray_remote_args_fn=_task_retries)
     for place, stage in enumerate(job.stages):
         rows = rows.map(
-            StageActor,
+            STAGE_ACTORS[stage],
             fn_constructor_args=(stage, job.bundles[stage], config.threads, job.info.device, tally),
             fn_constructor_kwargs={"is_first": place == 0},
             compute=_pool(getattr(config.num_actors, stage), num_items),

@@ -62,6 +62,25 @@ class StageActor:
         return to_row(work)
 
 
+class MaskGenerator(StageActor):
+    """So that Ray's own tools name the stage."""
+
+
+class ImageSequenceGenerator(StageActor):
+    """So that Ray's own tools name the stage."""
+
+
+class Refiner(StageActor):
+    """So that Ray's own tools name the stage."""
+
+
+STAGE_ACTORS: dict[str, type[StageActor]] = {
+    "mask_generator": MaskGenerator,
+    "image_sequence_generator": ImageSequenceGenerator,
+    "refiner": Refiner,
+}
+
+
 class GateActor:
     """One process that checks drawn cases."""
 

@@ -111,8 +111,10 @@ def test_a_case_with_targets_is_the_best_of_its_candidates_and_is_rejected_if_no
 def test_a_whole_mask_is_kept_and_a_partial_one_completed(trained, plans, dataset):
     given = np.random.default_rng(0).integers(0, 3, plans[0].shape).astype(np.uint8)
     whole, partial = (
-        replace(begin([plans[0].model_copy(update=update)])[0], mask=given)
-        for update in ({"mask": "a.nii.gz"}, {"partial_mask": "a.nii.gz", "known_slices": (1, 2)})
+        replace(begin([plan.model_copy(update=update | {"shape": given.shape})])[0], mask=given)
+        for plan, update in zip(
+            plans, ({"mask": "a.nii.gz"}, {"partial_mask": "a.nii.gz", "known_slices": (1, 2)}), strict=False
+        )
     )
     kept, completed = advance("mask_generator", trained["mask_generator"], [whole, partial], dataset)
 
