@@ -165,6 +165,8 @@ def _segmentation(info: SyntheticSetInfo, uids: _Uids, slices: list["Dataset"], 
         setattr(made, name, _DATE)
     for name in ("ContentTime", "InstanceCreationTime", "SeriesTime"):
         setattr(made, name, _TIME)
+    for equipment in made.get("ContributingEquipmentSequence", []):
+        equipment.ContributionDateTime = _DATE + _TIME
     for sequence in made.get("DimensionOrganizationSequence", []):
         sequence.DimensionOrganizationUID = uids("dimensions")
     for pointer in made.get("DimensionIndexSequence", []):

@@ -109,13 +109,9 @@ def mask_file(path: Path, dataset: BundleDataset) -> Mask:
     voxels = np.rint(volume.voxels).astype(np.int64)
     unknown = dataset.label_table.undeclared(voxels)
     if unknown:
-        raise DataError(
-            f"{path} has the labels {unknown}, which the pipeline does not know: {dataset.label_table.by_id}."
-        )
+        raise DataError(f"{path} has the labels {unknown}; the pipeline knows {dataset.label_table.by_id}.")
     if any(mine > most for mine, most in zip(voxels.shape[1:], dataset.plane, strict=True)):
-        raise DataError(
-            f"{path} has slices of {voxels.shape[1:]}, but the pipeline draws at most {dataset.plane} (H x W)."
-        )
+        raise DataError(f"{path} has slices of {voxels.shape[1:]}; the pipeline draws at most {dataset.plane} (H x W).")
     return dataset.label_table.to_contiguous(voxels)
 
 
