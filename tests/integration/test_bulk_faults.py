@@ -21,10 +21,10 @@ from medgen3d.artifacts.storage import Folder
 from medgen3d.artifacts.synthetic_set import SyntheticSet, damages
 from medgen3d.core.hashing import sha256_of
 
-COUNT = 8
-SLOW = {"mask_generator": {"sampling_steps": 60}, "refiner": {"sampling_steps": 60}}
+COUNT = 6
+SLOW = {"mask_generator": {"sampling_steps": 30}, "refiner": {"sampling_steps": 30}}
 STAGES = ("MaskGenerator", "ImageSequenceGenerator", "Refiner")
-LIMIT_S = 200.0
+LIMIT_S = 280.0
 
 
 @pytest.fixture(scope="module")

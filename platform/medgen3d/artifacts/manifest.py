@@ -130,10 +130,12 @@ def write_rows(folder: Folder, name: str, info: SyntheticSetInfo, rows: Iterable
     write_table(folder, name, info, columns_of(rows, common))
 
 
-def columns_of(rows: Iterable[ManifestRow], common: Mapping[str, object] = MappingProxyType({})) -> pa.Table:
+def columns_of(rows: Iterable[ManifestRow], common: Mapping[str, Any] = MappingProxyType({})) -> pa.Table:
     """Rows as the columns of a manifest, with what all rows have in common."""
-    maps = ("gates", "rejections")
-    records = [row.model_dump() | common | {each: list(getattr(row, each).items()) for each in maps} for row in rows]
+    records = [
+        row.model_dump() | dict(common) | {"gates": list(row.gates.items()), "rejections": list(row.rejections.items())}
+        for row in rows
+    ]
     return pa.Table.from_pylist(records, schema=_COLUMNS)
 
 

@@ -45,6 +45,7 @@ class PipelineInfo(BaseModel):
     labels: Original label id -> name, background included.
     spacing_mm: Voxel size along (D, H, W).
     plane: (H, W), to which every slice is padded.
+    licence: Of the training data; None: it is not known.
     limits: What drawn cases are held to; None: the training data were not at hand when the pipeline was made.
     """
 
@@ -58,6 +59,7 @@ class PipelineInfo(BaseModel):
     spacing_mm: tuple[float, float, float]
     plane: tuple[int, int]
     stages: dict[str, PinnedBundle]
+    licence: str | None = None
     limits: CaseLimits | None = None
 
 

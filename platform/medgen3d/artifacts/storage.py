@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
+from urllib.parse import urlsplit
 
 from pyarrow import ArrowInvalid
 from pyarrow.fs import FileSelector, FileSystem, FileType
@@ -44,11 +45,11 @@ class Folder:
         """
         if "://" not in str(location):
             return cls(str(Path(location).absolute()))  # workers run in folders of their own
-        folder = cls(str(location).rstrip("/"))
+        folder = cls(str(location))
         try:
             folder._remote  # noqa: B018 - asked for, so that a wrong address is told at once
         except (ArrowInvalid, OSError) as error:
-            raise DataError(f"{location} is no address ({error}). Give s3://BUCKET/PATH or a folder.") from error
+            raise DataError(f"{folder} is no address ({error}). Give s3://BUCKET/PATH or a folder.") from error
         return folder
 
     @property
@@ -60,7 +61,11 @@ class Folder:
         return Path(self.location, name)
 
     def __str__(self) -> str:
-        return self.location
+        """For people: without keys and options that an address may carry."""
+        if self.is_local:
+            return self.location
+        address = urlsplit(self.location)
+        return f"{address.scheme}://{address.netloc.rpartition('@')[2]}{address.path}"
 
     def __getstate__(self) -> dict[str, Any]:
         return {"location": self.location}  # connections stay behind

@@ -190,7 +190,7 @@ class SyntheticSet:
 
     def __init__(self, root: Location) -> None:
         self.folder = Folder.of(root)
-        self.root = Path(root)
+        self.root = self.folder.path()
         self.info, self.rows = read_manifest(self.folder.location)
 
     @property

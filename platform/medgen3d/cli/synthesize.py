@@ -83,6 +83,7 @@ def synthesize(
         retry_failed=retry_failed,
         format=known_format(file_format),
         licence=found.licence,
+        idle_gates=idle,
         command=command,
     )
     with connect(address, verbose=verbose), console.progress() as show:

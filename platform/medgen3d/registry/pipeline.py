@@ -13,11 +13,11 @@ from mlflow.entities import LoggedModelInput
 
 from medgen3d.artifacts.bundle import WEIGHTS, BundleDataset, read_bundle
 from medgen3d.artifacts.pipeline import FILE, PinnedBundle, Pipeline, PipelineInfo
+from medgen3d.artifacts.prepared_set import PreparedSet
 from medgen3d.artifacts.training_limits import limits_of, prepared_at
 from medgen3d.artifacts.versioned_json import read_versioned, write_versioned
 from medgen3d.config.experiment import CHAIN
 from medgen3d.core.errors import RegistryError
-from medgen3d.measures.limits import CaseLimits
 from medgen3d.registry.builtin import PREFIX, resolve_builtin
 from medgen3d.registry.bundles import DATA_TAG, resolve_bundle
 from medgen3d.registry.tracking import RunLog, Tracking, explained, start_run
@@ -77,8 +77,8 @@ def create_pipeline(
     if info.dataset != name:
         raise RegistryError(f"the bundles were trained on {info.dataset}, so their pipeline cannot be called {name}")
     first = bundles[CHAIN[0]][0]
-    limits = _limits(str(first), first.tags["dataset_digest"], data, first.tags.get(DATA_TAG))
-    info = info.model_copy(update={"limits": limits})
+    prepared = _training_data(str(first), first.tags["dataset_digest"], data, first.tags.get(DATA_TAG))
+    info = _with_training(info, prepared)
     version = _register(tracking, info, [version for version, _ in bundles.values()])
     set_alias(tracking, version, CANDIDATE)
     return PipelineVersion(version=find_version(tracking, version.model, str(version.number)), info=info)
@@ -91,11 +91,17 @@ def with_limits(pipeline: Pipeline, data: Path) -> Pipeline:
         RegistryError: `data` is another set than it was trained on.
     """
     digest = pipeline.info.stages[CHAIN[0]].dataset_digest
-    limits = _limits(f"{pipeline.name} version {pipeline.version}", digest, data, None)
-    return replace(pipeline, info=pipeline.info.model_copy(update={"limits": limits}))
+    prepared = _training_data(f"{pipeline.name} version {pipeline.version}", digest, data, None)
+    return replace(pipeline, info=_with_training(pipeline.info, prepared))
 
 
-def _limits(what: str, digest: str, data: Path | None, known: str | None) -> CaseLimits | None:
+def _with_training(info: PipelineInfo, prepared: PreparedSet | None) -> PipelineInfo:
+    if prepared is None:
+        return info
+    return info.model_copy(update={"limits": limits_of(prepared), "licence": prepared.licence})
+
+
+def _training_data(what: str, digest: str, data: Path | None, known: str | None) -> PreparedSet | None:
     place = data or known
     prepared = prepared_at(place, digest) if place else None
     if data and prepared is None:
@@ -103,7 +109,7 @@ def _limits(what: str, digest: str, data: Path | None, known: str | None) -> Cas
             f"{data} is not the prepared set that {what} was trained on, whose digest is {digest[:12]}...; give that "
             "one, or leave --data out"
         )
-    return limits_of(prepared) if prepared else None
+    return prepared
 
 
 def find_pipeline(tracking: Tracking, reference: str, default: str) -> PipelineVersion:
@@ -146,6 +152,7 @@ def resolve_pipeline(tracking: Tracking, reference: str) -> Pipeline:
         info=info,
         bundles={stage: _fetch_pinned(tracking, version, pinned) for stage, pinned in info.stages.items()},
         data=_data(tracking, info),
+        licence=info.licence,
     )
 
 

@@ -54,6 +54,7 @@ class Order:
     retry_failed: Draw cases again that were given up.
     format: What pairs are written as.
     licence: Of the training data, for the data set card.
+    idle_gates: Gates that do not run, and why, for the data set card.
     command: What goes on with the run, for whoever finds it.
     """
 
@@ -65,6 +66,7 @@ class Order:
     retry_failed: bool = False
     format: Format = "nifti"
     licence: str | None = None
+    idle_gates: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     command: str = ""
 
 

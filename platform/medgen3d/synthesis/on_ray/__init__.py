@@ -12,6 +12,7 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from medgen3d.artifacts.dataset_card import write_card
 from medgen3d.artifacts.storage import Location
 from medgen3d.artifacts.synthetic_set import cannot_write, merge_parts, open_for_writing, write_part
 from medgen3d.artifacts.training_limits import fingerprints_of
@@ -84,6 +85,7 @@ def synthesize(
         if len(job.standing.missing):
             _draw(job, config, progress, order.command)
         merge_parts(job.folder.location)
+        write_card(job.folder, order.licence, order.idle_gates)
     except OSError as error:
         raise cannot_write(job.folder, error) from error
     return summarise(job, num_kept)

@@ -55,6 +55,8 @@ def test_a_relative_folder_is_made_absolute_since_workers_run_elsewhere(tmp_path
     assert pickle.loads(pickle.dumps(Folder.of("set"))) == Folder.of("set")
 
 
-def test_an_address_that_nobody_understands_is_refused():
+def test_an_address_that_nobody_understands_is_refused_and_keys_are_never_shown():
+    secret = Folder("s3://key:secret@bucket/set?endpoint_override=127.0.0.1:1")
+    assert str(secret) == "s3://bucket/set"
     with pytest.raises(DataError, match="ftp://somewhere is no address"):
         Folder.of("ftp://somewhere")
