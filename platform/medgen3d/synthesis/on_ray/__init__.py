@@ -29,6 +29,7 @@ from medgen3d.synthesis.standing import DONE, MAX_LOSSES, Item
 from medgen3d.synthesis.work import GATES, WRITTEN
 
 __all__ = ["GATES", "WRITTEN", "Progress", "synthesize"]
+_MAX_IDLE_LEGS = 3
 _MERGE_AFTER = 256  # batches; so long rows of the manifest lie in parts
 
 
@@ -99,14 +100,17 @@ def _draw(job: Job, config: SynthesisConfig, progress: Progress, command: str) -
     tally = ray.remote(num_cpus=0, scheduling_strategy=here)(Tally).remote(list(processes))
     watch = Watch(job, tally, processes, progress, command)
     with watch.running(), ends_on_request(tally) as asked:
-        train = _training_cases(job)
+        train, idle_legs = _training_cases(job), 0
         while items := job.standing.next_items(MOST_ITEMS):
             if asked.is_set():
                 raise KeyboardInterrupt
             missed = _take_leg(job, items, config, tally, train)
             if asked.is_set():
                 raise KeyboardInterrupt
-            _miss(job, missed, len(items))
+            idle_legs = idle_legs + 1 if len(missed) == len(items) > 1 else 0
+            if idle_legs == _MAX_IDLE_LEGS:
+                raise _nothing_came_back(len(items))
+            _miss(job, missed)
 
 
 def _take_leg(job: Job, items: list[Item], config: SynthesisConfig, tally: Any, train: list[Any]) -> list[Item]:
@@ -123,12 +127,16 @@ def _take_leg(job: Job, items: list[Item], config: SynthesisConfig, tally: Any, 
     return list(missed)
 
 
-def _miss(job: Job, missed: list[Item], num_items: int) -> None:
-    if len(missed) == num_items > 1:
-        raise DataError(
-            f"none of {num_items} batches came back: every process that began one died or failed. Ray's log names the "
-            "reason, such as memory or another version of medgen3d on a machine; run the same command again afterwards."
-        )
+def _nothing_came_back(num_items: int) -> DataError:
+    return DataError(
+        f"none of {num_items} batches came back, {_MAX_IDLE_LEGS} times in a row: every process that began one died. "
+        "Ray's log names the reason, such as memory or another version of medgen3d on a machine; run the same command "
+        "again afterwards."
+    )
+
+
+def _miss(job: Job, missed: list[Item]) -> None:
+    """Note items that were lost; those that were lost too often are given up."""
     for item in missed:
         if job.standing.lose(item):
             plan = job.plan.case(item.numbers[0]).model_copy(update={"redraw": item.redraw})
