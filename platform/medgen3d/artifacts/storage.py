@@ -125,8 +125,8 @@ class Folder:
                 system, base = self._remote
                 system.delete_file(f"{base}/{name}")
 
-    def make(self, *folders: str) -> None:
-        """Make folders where a file system wants that, and remove what a killed run left unfinished in them."""
+    def tidy(self, *folders: str) -> None:
+        """Make the folder and some below it, and remove what a killed run left unfinished in them."""
         if not self.is_local:
             return
         for folder in ("", *folders):
@@ -156,6 +156,7 @@ class Folder:
 
 def _write_local(path: Path, content: bytes) -> None:
     unfinished = path.with_name(f".{path.name}.{uuid.uuid4().hex}{_UNFINISHED}")
+    path.parent.mkdir(parents=True, exist_ok=True)
     try:
         with unfinished.open("wb") as file:
             file.write(content)

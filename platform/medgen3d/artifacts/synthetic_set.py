@@ -14,7 +14,6 @@ docs/artifacts.md.
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -65,7 +64,7 @@ def open_for_writing(root: Location, info: SyntheticSetInfo) -> dict[str, Manife
     folder = Folder.of(root)
     table = existing_columns(folder.location, info)
     try:
-        folder.make(*pair_folders(info.format), PARTS)
+        folder.tidy(*pair_folders(info.format), PARTS)
         if table is None:
             write_rows(folder, MANIFEST, info, [])
     except OSError as error:
@@ -102,7 +101,6 @@ def write_case(
     folder = Folder.of(root)
     images, labels = encode_pair(info, case_id, image, mask)
     for name, content in (images | labels).items():
-        folder.make(str(Path(name).parent))
         folder.write(name, content)
     depth, height, width = image.voxels.shape
     spacing_mm = image.spacing_mm

@@ -99,13 +99,13 @@ def _draw(job: Job, config: SynthesisConfig, progress: Progress, command: str) -
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)  # other nodes may die
     tally = ray.remote(num_cpus=0, scheduling_strategy=here)(Tally).remote(list(processes))
     watch = Watch(job, tally, processes, progress, command)
-    with watch.running(), ends_on_request(tally) as asked:
+    with watch.running(), ends_on_request(watch.asked_to_end):
         train, idle_legs = _training_cases(job), 0
         while items := job.standing.next_items(MOST_ITEMS):
-            if asked.is_set():
+            if watch.asked_to_end.is_set():
                 raise KeyboardInterrupt
             missed = _take_leg(job, items, config, tally, train)
-            if asked.is_set():
+            if watch.asked_to_end.is_set():
                 raise KeyboardInterrupt
             idle_legs = idle_legs + 1 if len(missed) == len(items) > 1 else 0
             if idle_legs == _MAX_IDLE_LEGS:

@@ -37,7 +37,7 @@ class Watch:
         self.written_at = -1e9
         self.counts: dict[str, int] = dict.fromkeys(processes, 0)
         self.busy_s: dict[str, float] = dict.fromkeys(processes, 0.0)
-        self.finished = threading.Event()
+        self.finished, self.asked_to_end = threading.Event(), threading.Event()
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -90,6 +90,8 @@ class Watch:
 
     def _run(self) -> None:
         while not self.finished.wait(_POLL_S):
+            if self.asked_to_end.is_set():
+                self.tally.stop.remote()
             with suppress(ray.exceptions.RayError, OSError):
                 self._read()
                 self._show()
@@ -136,22 +138,20 @@ class Watch:
 
 
 @contextmanager
-def ends_on_request(tally: Any) -> Iterator[threading.Event]:
+def ends_on_request(asked: threading.Event) -> Iterator[None]:
     """Within the block Ctrl-C and SIGTERM let begun batches end, and begin no others; a second one cuts off."""
-    asked = threading.Event()
     if threading.current_thread() is not threading.main_thread():
-        yield asked  # signals belong to the main thread
+        yield  # signals belong to the main thread
         return
 
     def ask(_number: int, _frame: object) -> None:
         if asked.is_set():
             raise KeyboardInterrupt
-        asked.set()
-        tally.stop.remote()
+        asked.set()  # no more: the watch passes it on, since Ray may be amidst of something here
 
     former = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield asked
+        yield
     finally:
         for number, handler in former.items():
             signal.signal(number, handler)

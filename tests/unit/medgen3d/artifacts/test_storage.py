@@ -10,7 +10,6 @@ from medgen3d.core.errors import DataError
 
 def test_a_file_is_written_read_listed_and_removed(tmp_path):
     folder = Folder.of(tmp_path)
-    folder.make("sub")
     folder.write("sub/a.bin", b"one")
     folder.write("sub/a.bin", b"two")
 
@@ -45,7 +44,7 @@ def test_what_a_killed_run_left_unfinished_is_not_listed_and_goes_once_it_is_old
     folder = Folder.of(tmp_path)
 
     assert folder.names() == []
-    folder.make()
+    folder.tidy()
     assert [path.name for path in tmp_path.iterdir()] == [".a.1.unfinished"]
 
 
