@@ -66,6 +66,7 @@ def test_what_a_gate_rejects_is_drawn_again_and_every_case_ends_accepted_or_give
     assert len(json.loads((out / "dataset.json").read_text())["training"]) == summary.num_drawn
 
 
+@pytest.mark.soak
 def test_the_same_gates_give_the_same_set_for_two_actors_and_it_is_finished_for_good(
     held_to_limits, tiny_pipeline, tmp_path
 ):

@@ -210,6 +210,7 @@ def test_a_case_that_kills_its_process_is_given_up_and_the_others_are_drawn(star
     assert len(first) == 4
 
 
+@pytest.mark.soak
 def test_a_full_disk_ends_the_run_with_one_sentence_and_it_goes_on_once_there_is_room(start, undisturbed, tmp_path):
     disk = tmp_path / "disk"
     disk.mkdir()
@@ -232,6 +233,7 @@ def test_a_full_disk_ends_the_run_with_one_sentence_and_it_goes_on_once_there_is
         subprocess.run(["umount", str(disk)], check=True)
 
 
+@pytest.mark.soak
 def test_a_run_that_is_asked_to_end_finishes_what_it_has_begun_and_says_how_to_go_on(start, undisturbed, tmp_path):
     out = tmp_path / "set"
     driver = start(out)
