@@ -1,5 +1,6 @@
 """The stages, tiny, with synthetic volumes that are awkward on purpose; each trained once on one batch."""
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -23,7 +24,8 @@ from medgen3d_stages.refiner.sampler import RefineRequest
 from medgen3d_stages.segmenter.config import SegmenterConfig
 from medgen3d_stages.segmenter.sampler import SegmentRequest
 
-CPU = torch.device("cpu")
+DEVICE = torch.device(os.environ.get("MEDGEN3D_DEVICE", "cpu"))
+"""Where the suite runs: `MEDGEN3D_DEVICE=cuda pytest tests/contract` asks it of a GPU."""
 PLANE = (18, 22)  # no multiple of 8, nor of what any of the networks halves
 BOXES = [(1, 16, 2, 21), (0, 18, 0, 22), (3, 14, 5, 18), (1, 16, 2, 21)]  # odd and even sides
 DEPTHS = [9, 3, 6, 5]  # the second has fewer slices than the windows
@@ -51,6 +53,7 @@ LEARNING_RATE = {"mask_generator": 5e-3, "image_sequence_generator": 2e-3, "refi
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> None:
     torch.set_num_threads(1)
+    torch.backends.cudnn.allow_tf32 = False  # float32 is to mean float32 on a GPU as well
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,10 @@ class Tiny:
     examples: list[Example]
     batch: Batch
     requests: list[Any]
+
+    @property
+    def batch_device(self) -> torch.device:
+        return next(iter(self.batch.values())).device
 
     def generators(self, first_seed: int = 0) -> list[torch.Generator]:
         return [torch.Generator().manual_seed(first_seed + number) for number in range(len(self.requests))]
@@ -97,7 +104,7 @@ def make_tiny(name: str, num_labels: int) -> Tiny:
         for seed, (depth, box) in enumerate(zip(DEPTHS, BOXES, strict=True))
     ]
     cut = [stage.cut(example, np.random.default_rng(seed)) for seed, example in enumerate(examples)]
-    batch = {key: torch.stack([part[key] for part in cut]) for key in cut[0]}
+    batch = {key: torch.stack([part[key] for part in cut]).to(DEVICE) for key in cut[0]}
     cropped = [example.cropped() for example in examples[:3]]
     requests = {
         "mask_generator": [MaskRequest(shape=mask.shape) for _, mask in cropped],
@@ -118,7 +125,7 @@ def steps_on_one_batch(tiny: Tiny, state: TrainingState, steps: int, precision: 
         [tiny.batch] * (steps - state.step),
         settings,
         seed=0,
-        device=CPU,
+        device=DEVICE,
         after_step=lambda _, losses: seen.append(losses) is None,
     )
     return seen
@@ -128,7 +135,7 @@ def fresh_state(tiny: Tiny, steps: int) -> TrainingState:
     settings = StageTraining(
         steps=steps, learning_rate=LEARNING_RATE[tiny.stage.name], betas=(0.5, 0.99), warmup_steps=5, ema_decay=0.9
     )
-    return TrainingState(tiny.stage, settings, seed=0, device=CPU)
+    return TrainingState(tiny.stage, settings, seed=0, device=DEVICE)
 
 
 KINDS = [(name, num_labels) for name in STAGE_NAMES for num_labels in (2, 4)]

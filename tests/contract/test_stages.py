@@ -48,7 +48,7 @@ def test_saved_and_loaded_weights_give_equal_samples(fitted, tmp_path):
     for name, network in fitted.state.sampling_networks().items():
         save_file(network.state_dict(), tmp_path / f"{name}.safetensors")
         loaded[name].load_state_dict(load_file(tmp_path / f"{name}.safetensors"))
-    sampled = {name: loaded[name].eval() for name in fitted.tiny.stage.sampled}
+    sampled = {name: loaded[name].to(fitted.tiny.batch_device).eval() for name in fitted.tiny.stage.sampled}
     for sample, again in zip(fitted.sample(), fitted.sample(networks=sampled), strict=True):
         np.testing.assert_array_equal(sample, again)
 

@@ -84,6 +84,8 @@ class StageTraining(_Section):
     """Largest norm of the gradient."""
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.999
     """Share of the averaged weights that survives a step."""
+    bend_mm: Annotated[float, Field(ge=0)] = 0.0
+    """Training volumes are bent by a smooth random field with displacements of this size [mm], for few cases."""
     checkpoint_every: PositiveInt = 500
     preview_every: PositiveInt = 1000
     log_every: PositiveInt = 20

@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from medgen3d.artifacts.prepared_set import PreparedSet
 from medgen3d.core.seeds import stream_seed
+from medgen3d.training.bending import bent
 from medgen3d_stages.arrays import Batch, Example
 from medgen3d_stages.contract import Stage
 
@@ -19,22 +20,33 @@ CACHE_BYTES = 2**31
 class ExampleSet(Dataset[Batch]):
     """An endless numbered sequence of training examples; each pass visits every case once, in an order of its own."""
 
-    def __init__(self, case_ids: Sequence[str], read: Callable[[str], Example], stage: Stage, seed: int) -> None:
-        self.case_ids, self.read, self.stage, self.seed = case_ids, read, stage, seed
+    def __init__(
+        self,
+        case_ids: Sequence[str],
+        read: Callable[[str], Example],
+        stage: Stage,
+        seed: int,
+        bend_mm: float = 0.0,
+    ) -> None:
+        self.case_ids, self.read, self.stage, self.seed, self.bend_mm = case_ids, read, stage, seed, bend_mm
         self._cache: OrderedDict[str, Example] = OrderedDict()
         self._cached_bytes = 0
 
     @classmethod
-    def of(cls, prepared: PreparedSet, stage: Stage, seed: int) -> Self:
-        """Of all training cases of a prepared set."""
-        return cls(prepared.info.case_ids("train"), functools.partial(read_example, prepared), stage, seed)
+    def of(cls, prepared: PreparedSet, stage: Stage, seed: int, bend_mm: float = 0.0) -> Self:
+        """Of all training cases of a prepared set, each bent anew by `bend_mm` whenever it is visited."""
+        return cls(prepared.info.case_ids("train"), functools.partial(read_example, prepared), stage, seed, bend_mm)
 
     def __getitem__(self, number: int) -> Batch:
         pass_number, place = divmod(number, len(self.case_ids))
         order = np.random.default_rng(stream_seed(self.seed, self.stage.name, "order", pass_number))
         case_id = self.case_ids[order.permutation(len(self.case_ids))[place]]
+        example = self._example(case_id)
+        if self.bend_mm:
+            field = np.random.default_rng(stream_seed(self.seed, self.stage.name, "bend", number))
+            example = bent(example, self.stage.spec.spacing_mm, self.bend_mm, field)
         rng = np.random.default_rng(stream_seed(self.seed, self.stage.name, "cut", number))
-        return self.stage.cut(self._example(case_id), rng)
+        return self.stage.cut(example, rng)
 
     def _example(self, case_id: str) -> Example:
         """Cases stay in memory up to CACHE_BYTES; the least recently used go first."""

@@ -62,7 +62,7 @@ def work(job: Job, board: Any) -> None:
         asked_to_stop,
     )
     loader = batches(
-        ExampleSet.of(prepared, stage, seed),
+        ExampleSet.of(prepared, stage, seed, settings.bend_mm),
         StepSampler(state.step, settings.steps, settings.batch_size, rank, world_size),
         settings.loader_workers,
     )

@@ -77,3 +77,12 @@ def test_a_batch_stacks_the_examples_of_a_step_whoever_loads_them(prepared, refi
     # Steps 1 and 2 of rank 1 of 2, with 2 examples each: numbers 6, 7 and 10, 11.
     for batch, pair in zip(loaded, [(6, 7), (10, 11)], strict=True):
         assert equal(batch, {key: torch.stack([examples[number][key] for number in pair]) for key in batch})
+
+
+def test_bent_cases_are_bent_anew_in_every_pass_from_streams_of_their_own(prepared, gan):
+    straight, one, two = (ExampleSet.of(prepared, gan, 0, bend) for bend in (0.0, 3.0, 3.0))
+    masks = [(straight[number]["masks"], one[number]["masks"]) for number in range(20)]
+    assert any(not torch.equal(before, after) for before, after in masks)
+    assert all(equal(one[number], two[number]) for number in reversed(range(20)))
+    # The same windows are cut as without bending.
+    assert all(torch.equal(straight[number]["position"], one[number]["position"]) for number in range(20))

@@ -1,0 +1,128 @@
+"""The stages on a GPU: bf16 against float32 on the CPU, seconds and FLOPs of a training step, seconds of a sample.
+
+    python benchmarks/gpu_stages.py --preset workstation --shape 36 64 48
+    python benchmarks/gpu_stages.py --preset cluster --shape 128 256 256 --batch 4
+
+Volumes are smooth random ones with three labels and weights are random, which changes no speed. Times are medians,
+taken after a warm-up and with the device synchronised; FLOPs are those that torch counts in one step.
+"""
+
+import argparse
+import copy
+import statistics
+import time
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from scipy import ndimage
+from torch.utils.flop_counter import FlopCounterMode
+
+from medgen3d.config.experiment import CHAIN, ExperimentConfig
+from medgen3d.config.load import load_config
+from medgen3d.training.loop import train
+from medgen3d.training.state import TrainingState
+from medgen3d_stages.arrays import Batch, Example
+from medgen3d_stages.catalogue import make_stage
+from medgen3d_stages.chain import TrainedStage, draw_images, draw_masks, refine
+from medgen3d_stages.contract import DataSpec, Stage
+
+NUM_LABELS = 3
+
+
+def main() -> None:
+    """Print a Markdown table, a row per stage."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--preset", default="workstation")
+    parser.add_argument("--shape", type=int, nargs=3, default=(36, 64, 48), metavar=("D", "H", "W"))
+    parser.add_argument("--batch", type=int, help="examples per training step; by default the preset's")
+    parser.add_argument("--cases", type=int, default=8, help="cases drawn together")
+    parser.add_argument("--steps", type=int, default=20, help="timed training steps")
+    parser.add_argument("--no-samples", action="store_true")
+    parser.add_argument("--no-cpu", action="store_true", help="leave out the comparison with float32 on the CPU")
+    parser.add_argument("--peak-tflops", type=float, help="bf16 peak of the device, measured; adds the share of it")
+    options = parser.parse_args()
+    config = load_config(None, [options.preset], [])
+    depth, height, width = options.shape
+    spec = DataSpec(num_labels=NUM_LABELS, plane=(height, width), spacing_mm=(1.0, 1.0, 1.0), max_depth=depth)
+    example = _example(options.shape)
+    print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, {options.preset}, {options.shape}\n")
+    columns = ["stage", "M parameters", "batch", "ms per step", "TFLOP/s", "share of peak", "GiB", "bf16 - fp32 loss"]
+    columns += ["s per case alone", f"s per case of {options.cases}"]
+    print("| " + " | ".join(columns) + " |\n|" + " --- |" * len(columns))
+    for name in CHAIN:
+        stage = make_stage(name, getattr(config, name), spec)
+        cells = [name, *_training(stage, config, example, options)]
+        cells += ["–", "–"] if options.no_samples else _sampling(stage, example, options.cases)
+        print("| " + " | ".join(cells) + " |", flush=True)
+
+
+def _example(shape: tuple[int, int, int]) -> Example:
+    rng = np.random.default_rng(0)
+    smooth = ndimage.gaussian_filter(rng.standard_normal(shape), 4)
+    image = (smooth / np.abs(smooth).max() + 0.05 * rng.standard_normal(shape)).clip(-1, 1).astype(np.float32)
+    mask = np.digitize(smooth, np.quantile(smooth, [0.8, 0.9])).astype(np.uint8)
+    return Example(image=image, mask=mask, box=(0, shape[1], 0, shape[2]))
+
+
+def _training(stage: Stage, config: ExperimentConfig, example: Example, options: argparse.Namespace) -> list[str]:
+    settings = getattr(config.training, stage.name)
+    size = options.batch or settings.batch_size
+    cut = [stage.cut(example, np.random.default_rng(number)) for number in range(size)]
+    batch: Batch = {key: torch.stack([part[key] for part in cut]) for key in cut[0]}
+    fast = settings.model_copy(update={"precision": "bf16", "steps": options.steps + 6})
+    state = TrainingState(stage, fast, 0, torch.device("cuda"))
+    difference = "–" if options.no_cpu else _difference(stage, state, batch)
+    torch.cuda.reset_peak_memory_stats()
+    times: list[float] = []
+
+    def note(_state: TrainingState, _losses: dict[str, float]) -> bool:
+        torch.cuda.synchronize()
+        times.append(time.perf_counter())
+        return True
+
+    train(stage, state, [batch] * (options.steps + 5), fast, seed=0, device=torch.device("cuda"), after_step=note)
+    seconds = statistics.median(np.diff(times[4:]))
+    with FlopCounterMode(display=False) as counter:
+        train(stage, state, [batch], fast, seed=0, device=torch.device("cuda"), after_step=lambda *_: True)
+    rate = counter.get_total_flops() / seconds / 1e12
+    parameters = sum(p.numel() for network in state.networks.values() for p in network.parameters()) / 1e6
+    share = f"{100 * rate / options.peak_tflops:.1f} %" if options.peak_tflops else "–"
+    memory = torch.cuda.max_memory_allocated() / 2**30
+    return [f"{parameters:.1f}", str(size), f"{1e3 * seconds:.1f}", f"{rate:.1f}", share, f"{memory:.2f}", difference]
+
+
+def _difference(stage: Stage, state: TrainingState, batch: Batch) -> str:
+    """Relative difference of the first turn's loss: bf16 on the GPU against float32 on the CPU, the same weights."""
+    turn = next(iter(stage.turns))
+    on_cpu = {name: copy.deepcopy(network).cpu() for name, network in state.networks.items()}
+    on_gpu = {key: value.cuda() for key, value in batch.items()}
+    with torch.no_grad():
+        exact = stage.loss(turn, on_cpu, batch, torch.Generator().manual_seed(0), 0.0)["total"]
+        with torch.autocast("cuda", torch.bfloat16):
+            found = stage.loss(turn, state.networks, on_gpu, torch.Generator().manual_seed(0), 0.0)["total"]
+    return f"{abs(float(found) / float(exact) - 1):.1e}"
+
+
+def _sampling(stage: Stage, example: Example, num_cases: int) -> list[str]:
+    networks = {name: network.cuda() for name, network in stage.build().items() if name in stage.sampled}
+    trained = TrainedStage(stage, networks)
+    image, mask = example.cropped()
+    draw: dict[str, Callable[[int], object]] = {
+        "mask_generator": lambda count: draw_masks(trained, [mask.shape] * count, range(count)),
+        "image_sequence_generator": lambda count: draw_images(trained, [mask] * count, range(count)),
+        "refiner": lambda count: refine(trained, [image] * count, [mask] * count, range(count)),
+    }
+    draw[stage.name](1)
+    cells = []
+    for count in (1, num_cases):
+        torch.cuda.synchronize()
+        since = time.perf_counter()
+        draw[stage.name](count)
+        torch.cuda.synchronize()
+        cells.append(f"{(time.perf_counter() - since) / count:.2f}")
+    return cells
+
+
+if __name__ == "__main__":
+    main()
