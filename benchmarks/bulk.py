@@ -221,9 +221,7 @@ def main() -> None:
             if name != "lockstep":
                 import ray
 
-                ray.init(
-                    address="local", num_cpus=8, include_dashboard=False, log_to_driver=False
-                )
+                ray.init(address="local", num_cpus=8, include_dashboard=False, log_to_driver=False)
             part(arguments.cases, arguments.rounds)
             os._exit(0)
         os.waitpid(pid, 0)
