@@ -13,7 +13,7 @@ import dataclasses
 import json
 import multiprocessing
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -33,9 +33,9 @@ from medgen3d.evaluation.measures import Instruments
 from medgen3d.evaluation.sets import open_sets
 from medgen3d.evaluation.suite import evaluate
 from medgen3d.recipes.usefulness.trial import TrialSpec, run_trial
-from medgen3d.synthesis.job import Job, make_job
+from medgen3d.synthesis.job import Order, make_job
+from medgen3d.synthesis.masks import with_masks
 from medgen3d.synthesis.output import write_batch
-from medgen3d.synthesis.work import BatchInWork, begin
 from medgen3d.synthesis.worker import advance
 from medgen3d.training.batches import ExampleSet, StepSampler, batches
 from medgen3d.training.loop import Losses, train
@@ -125,30 +125,20 @@ def draw(options: argparse.Namespace, config: ExperimentConfig) -> None:
         options.seed,
         options.out,
         settings,
-        options=named_options(None, [], options.set),
-        masks=options.masks,
+        Order(options=named_options(None, [], options.set), masks=options.masks),
     )
-    open_for_writing(job.out, job.info)
+    open_for_writing(job.folder.location, job.info)
     trained = {stage: job.bundles[stage].trained_stage(DEVICE.type) for stage in job.stages}
-    for work in _in_work(job):
-        cases = work.cases
+    for key, item in enumerate(job.standing.next_items(options.count)):
+        work = job.work_of(key, item)
+        cases = with_masks(work.cases, job.given, job.dataset)
         for stage in job.stages:
-            cases = advance(stage, trained[stage], cases)
+            cases = advance(stage, trained[stage], cases, job.dataset)
         failures = [case.failure for case in cases if case.failure]
         if failures:
             raise SystemExit(failures[0])
-        write_batch(dataclasses.replace(work, cases=cases), job.bundles[CHAIN[0]].info.dataset, job.info, job.out)
-    merge_parts(job.out)
-
-
-def _in_work(job: Job) -> Iterator[BatchInWork]:
-    for batch, numbers in job.wanted.items():
-        cases = begin(job.plans_of(batch))
-        if job.given:
-            cases = [
-                dataclasses.replace(case, mask=job.given.read(job.given.case_ids[case.plan.number])) for case in cases
-            ]
-        yield BatchInWork(batch=batch, wanted=numbers, cases=cases)
+        write_batch(dataclasses.replace(work, cases=cases), job.dataset, job.info, job.folder.location, max_redraws=0)
+    merge_parts(job.folder.location)
 
 
 def trial(options: argparse.Namespace, config: ExperimentConfig) -> None:

@@ -21,17 +21,21 @@ from typer.main import get_command
 from medgen3d.artifacts.bundle import BundleDataset, BundleInfo
 from medgen3d.artifacts.figures import Figure, Picture, Section, Table
 from medgen3d.artifacts.gates import Gate, read_gates
+from medgen3d.artifacts.job_status import JobStatus, StageProgress
 from medgen3d.artifacts.manifest import ManifestRow, SyntheticSetInfo, write_rows
 from medgen3d.artifacts.pipeline import PinnedBundle, PipelineInfo, PortablePipeline
 from medgen3d.artifacts.prepared_set import CaseEntry, DatasetInfo, write_part
 from medgen3d.artifacts.provenance import Provenance
 from medgen3d.artifacts.report import EvaluatedPipeline, Report, SetDescription, Verdict
+from medgen3d.artifacts.storage import Folder
 from medgen3d.artifacts.usefulness import Size, Trial, Usefulness
 from medgen3d.cli import app
 from medgen3d.config import experiment
 from medgen3d.config.load import load_config, preset_names
 from medgen3d.ingest.problems import Kind
+from medgen3d.measures.limits import CaseLimits, LabelLimits, NearCopyLimits
 from medgen3d.serving.schemas import JobRequest
+from medgen3d.synthesis import plan
 from medgen3d.training.run import TrainingRun
 from medgen3d.training.state import TrainingState
 from medgen3d_stages.catalogue import STAGE_NAMES, config_type, make_stage
@@ -246,6 +250,7 @@ EXAMPLES = [
     PipelineInfo,
     ManifestRow,
     SyntheticSetInfo,
+    JobStatus,
     Usefulness,
     Report,
 ]
@@ -262,7 +267,7 @@ def part_columns(folder: Path) -> list[str]:
 
 
 def manifest_columns(folder: Path) -> list[str]:
-    write_rows(folder / "manifest.parquet", SyntheticSetInfo.model_validate(example_of(SyntheticSetInfo)), [])
+    write_rows(Folder.of(folder), "manifest.parquet", SyntheticSetInfo.model_validate(example_of(SyntheticSetInfo)), [])
     return pq.read_schema(folder / "manifest.parquet").names
 
 
@@ -284,7 +289,12 @@ MODELS: dict[str, type[BaseModel]] = {
     "pipeline.json": PipelineInfo,
     "pipeline.json, one of stages": PinnedBundle,
     "pipeline.json of a folder": PortablePipeline,
+    "pipeline.json, limits": CaseLimits,
+    "pipeline.json, limits of a label": LabelLimits,
+    "pipeline.json, limits of near copies": NearCopyLimits,
     "manifest.parquet, its metadata": SyntheticSetInfo,
+    "status.json": JobStatus,
+    "status.json, one of stages": StageProgress,
     "usefulness.json": Usefulness,
     "usefulness.json, one of sizes": Size,
     "usefulness.json, one of trials": Trial,
@@ -303,6 +313,7 @@ OTHERS: dict[str, Callable[[Path], list[str]]] = {
     "state.pt": checkpoint_entries,
     "config.json, spec": lambda _: [field.name for field in dataclasses.fields(DataSpec)],
     "manifest.parquet": manifest_columns,
+    "plan.parquet": lambda _: plan.COLUMNS.names,
 }
 
 

@@ -14,6 +14,7 @@ from medgen3d.config.experiment import CHAIN, IngestConfig, SynthesisConfig
 from medgen3d.core.errors import DataError
 from medgen3d.core.hashing import sha256_of
 from medgen3d.ingest.on_ray import ingest
+from medgen3d.synthesis.job import Order
 from medgen3d.synthesis.on_ray import WRITTEN, synthesize
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
@@ -30,7 +31,7 @@ def five(tiny_pipeline, tmp_path_factory):
     """Cases 0 to 4 and the progress that was reported."""
     out, seen = tmp_path_factory.mktemp("five") / "set", []
     summary = synthesize(
-        tiny_pipeline, "knee", 3, 5, 11, out, ONE, lambda done, total: seen.append((dict(done), total))
+        tiny_pipeline, "knee", 3, 5, 11, out, ONE, lambda done, total, _: seen.append((dict(done), total))
     )
     return out, summary, seen
 
@@ -96,7 +97,15 @@ def test_images_for_the_masks_of_a_set_are_those_that_were_drawn_with_them(five,
     # Stages 2 and 3 draw from streams of their own, so it makes no difference where the mask comes from.
     seen = []
     synthesize(
-        tiny_pipeline, "knee", 3, 4, 11, tmp_path / "set", ONE, lambda done, _: seen.append(dict(done)), masks=five[0]
+        tiny_pipeline,
+        "knee",
+        3,
+        4,
+        11,
+        tmp_path / "set",
+        ONE,
+        lambda done, *_: seen.append(dict(done)),
+        Order(masks=five[0]),
     )
 
     expected = {name: digest for name, digest in hashes(five[0]).items() if name[-12:-7] < "00004"}
@@ -107,7 +116,9 @@ def test_images_for_the_masks_of_a_set_are_those_that_were_drawn_with_them(five,
 
 def test_sampling_options_and_a_missing_refiner_change_the_images_and_never_the_masks(five, tiny_pipeline, tmp_path):
     unrefined = ONE.model_copy(update={"refine": False})
-    synthesize(tiny_pipeline, "knee", 3, 2, 11, tmp_path / "late", ONE, options={"refiner": {"start": 0.9}})
+    synthesize(
+        tiny_pipeline, "knee", 3, 2, 11, tmp_path / "late", ONE, order=Order(options={"refiner": {"start": 0.9}})
+    )
     synthesize(tiny_pipeline, "knee", 3, 2, 11, tmp_path / "never", unrefined)
 
     for number in range(2):
@@ -122,7 +133,16 @@ def test_a_prepared_set_whose_masks_cannot_be_read_ends_the_run_with_one_sentenc
     ingest(five[0], tmp_path / "prepared", IngestConfig(spacing_mm=(3.0, 0.5, 0.75)), seed=0)
     (tmp_path / "prepared" / "cases" / "part-00000.parquet").write_bytes(b"half")
     with pytest.raises(DataError, match=r"part-00000\.parquet: found .* Run ingest again") as caught:
-        synthesize(tiny_pipeline, "knee", 3, 2, 11, tmp_path / "set", ONE, masks=tmp_path / "prepared", split="train")
+        synthesize(
+            tiny_pipeline,
+            "knee",
+            3,
+            2,
+            11,
+            tmp_path / "set",
+            ONE,
+            order=Order(masks=tmp_path / "prepared", split="train"),
+        )
     assert "Traceback" not in str(caught.value)
 
 

@@ -6,6 +6,7 @@ memory is taken for the voxels, and a damaged gzip stream is always noticed.
 
 import contextlib
 import gzip
+import io
 import os
 import zlib
 from collections.abc import Iterator
@@ -151,19 +152,24 @@ def write(path: Path, volume: Volume, axis_codes: str = "RAS", dtype: DTypeLike 
     """
     if not path.name.endswith(".nii.gz"):
         raise ValueError(f"a NIfTI file is written as .nii.gz, got {path.name}")
+    content = encode(volume, axis_codes, dtype)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
+    unfinished.write_bytes(content)
+    unfinished.replace(path)
+
+
+def encode(volume: Volume, axis_codes: str = "RAS", dtype: DTypeLike | None = None) -> bytes:
+    """The bytes of the `.nii.gz` file that `write` writes; the arguments and errors are the same."""
     array = volume.voxels.transpose(2, 1, 0)
     turn = ornt_transform(io_orientation(volume.affine), axcodes2ornt(axis_codes))
     affine = volume.affine @ inv_ornt_aff(turn, array.shape)
-    array = _cast(apply_orientation(array, turn), np.dtype(dtype or array.dtype))
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
+    array = converted(apply_orientation(array, turn), np.dtype(dtype or array.dtype))
+    raw = io.BytesIO()
     # Neither a name nor a time in the gzip header: the file's hash is then a hash of its content.
-    with (
-        unfinished.open("wb") as raw,
-        gzip.GzipFile(filename="", mode="wb", fileobj=raw, mtime=0, compresslevel=6) as file,
-    ):
+    with gzip.GzipFile(filename="", mode="wb", fileobj=raw, mtime=0, compresslevel=6) as file:
         file.write(_header_bytes(array, affine))
         file.write(array.tobytes(order="F"))
-    unfinished.replace(path)
+    return raw.getvalue()
 
 
 def in_ras(array: NDArray[np.generic], affine: Affine) -> VolumeFile:
@@ -278,7 +284,8 @@ def _read_voxels(path: Path, file: IO[bytes], layout: _Layout) -> NDArray[np.gen
     return (stored * layout.slope + layout.intercept).astype(np.float32) if layout.is_scaled else stored
 
 
-def _cast(array: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[np.generic]:
+def converted(array: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[np.generic]:
+    """An array in another type; integers are rounded and clipped, labels must fit exactly (ValueError)."""
     if dtype.kind not in "iu" or array.dtype == dtype:
         return array.astype(dtype)
     limits = np.iinfo(dtype)

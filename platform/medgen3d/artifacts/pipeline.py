@@ -15,6 +15,7 @@ from medgen3d.artifacts.versioned_json import read_versioned, write_versioned
 from medgen3d.config.experiment import CHAIN
 from medgen3d.core.errors import ArtifactError, DataError
 from medgen3d.core.hashing import sha256_of
+from medgen3d.measures.limits import CaseLimits
 
 if TYPE_CHECKING:  # torch stays out of what the command line imports
     from torch import Tensor
@@ -44,6 +45,8 @@ class PipelineInfo(BaseModel):
     labels: Original label id -> name, background included.
     spacing_mm: Voxel size along (D, H, W).
     plane: (H, W), to which every slice is padded.
+    licence: Of the training data; None: it is not known.
+    limits: What drawn cases are held to; None: the training data were not at hand when the pipeline was made.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -56,6 +59,8 @@ class PipelineInfo(BaseModel):
     spacing_mm: tuple[float, float, float]
     plane: tuple[int, int]
     stages: dict[str, PinnedBundle]
+    licence: str | None = None
+    limits: CaseLimits | None = None
 
 
 class PortablePipeline(PipelineInfo):
@@ -76,6 +81,8 @@ class Pipeline:
 
     notice: What a user should know of the choice of this version; empty if there is nothing.
     bundles: Stage -> folder of its bundle on this machine.
+    data: Where the prepared set was that it was trained on, if that is known.
+    licence: Of the training data, if that is known.
     """
 
     name: str
@@ -83,6 +90,8 @@ class Pipeline:
     notice: str
     info: PipelineInfo
     bundles: dict[str, Path]
+    data: str | None = None
+    licence: str | None = None
 
 
 def write_portable(root: Path, pipeline: Pipeline, *, half: bool) -> PortablePipeline:

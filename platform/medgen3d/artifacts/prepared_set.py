@@ -24,6 +24,7 @@ from medgen3d.core.labels import LabelTable
 from medgen3d.core.volume import Affine, Box
 
 SCHEMA_VERSION = 1
+LICENCE = "licence.txt"
 CASES_PER_PART = 16
 Split = Literal["train", "validation", "test"]
 Modality = Literal["CT", "MR"]
@@ -205,6 +206,12 @@ def write_info(root: Path, info: DatasetInfo) -> None:
     unfinished.replace(root / "dataset.yaml")
 
 
+def write_licence(root: Path, licence: str) -> None:
+    """Write `licence.txt`, if there is anything to say. It is no part of the digest: it changes no number."""
+    if licence:
+        (root / LICENCE).write_text(licence, encoding="utf-8")
+
+
 class PreparedSet:
     """A prepared set on disk, opened for reading; cases are read one at a time.
 
@@ -227,6 +234,12 @@ class PreparedSet:
         for path in [self.root / "dataset.yaml", *sorted((self.root / "cases").glob("part-*.parquet"))]:
             digest.update(path.name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
         return digest.hexdigest()
+
+    @property
+    def licence(self) -> str | None:
+        """Of the data, as their source says it; None if it says nothing."""
+        path = self.root / LICENCE
+        return path.read_text(encoding="utf-8").strip() or None if path.is_file() else None
 
     def read(self, case_id: str) -> PreparedCase:
         """One case by its id.

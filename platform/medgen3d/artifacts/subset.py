@@ -13,6 +13,7 @@ from medgen3d.artifacts.prepared_set import (
     PreparedSet,
     holds_part,
     write_info,
+    write_licence,
     write_part,
 )
 from medgen3d.core.errors import DataError
@@ -52,6 +53,7 @@ def write_subset(source: PreparedSet, root: Path, train_case_ids: Sequence[str])
         case_ids = info.case_ids()[first : first + CASES_PER_PART]
         if not holds_part(root, part, case_ids):
             write_part(root, part, (source.read(case_id) for case_id in case_ids))
+    write_licence(root, source.licence or "")
     write_info(root, info)
     return PreparedSet(root)
 

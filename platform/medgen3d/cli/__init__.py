@@ -4,7 +4,6 @@ Whatever is heavy is imported inside the functions, so that `--help` answers at 
 """
 
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,7 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from medgen3d import __version__, console
-from medgen3d.cli import serve, serving
+from medgen3d.cli import serve, serving, synthesize
 from medgen3d.cli.options import (
     Address,
     BundleChoice,
@@ -61,6 +60,7 @@ app = typer.Typer(
 pipeline_app = typer.Typer(no_args_is_help=True, epilog="Example: medgen3d pipeline list")
 config_app = typer.Typer(no_args_is_help=True, epilog="Example: medgen3d config show --preset smoke")
 app.add_typer(pipeline_app, name="pipeline", help="Pin three trained stages as one pipeline, and promote it.")
+app.add_typer(synthesize.app, name="synthesize")
 app.add_typer(config_app, name="config", help="Show configurations and presets.")
 serve.register(app)
 serving.register(app)
@@ -233,6 +233,9 @@ def pipeline_create(
     mask_generator: BundleChoice = "latest",
     image_sequence_generator: BundleChoice = "latest",
     refiner: BundleChoice = "latest",
+    data: Annotated[
+        Path | None, typer.Option(help="The prepared set of the training, if it was moved: to learn limits for gates.")
+    ] = None,
     config: ConfigFile = None,
     preset: Presets = None,
     override: Overrides = None,
@@ -246,7 +249,9 @@ def pipeline_create(
         "image_sequence_generator": image_sequence_generator,
         "refiner": refiner,
     }
-    created = create_pipeline(tracking, name, choices)
+    created = create_pipeline(tracking, name, choices, data)
+    if created.info.limits is None:
+        console.notice("Notice: without limits for gates, since the prepared set of the training is not where it was")
     console.say(f"{created.version}, the candidate")
     console.say(f"Next: medgen3d synthesize --pipeline {name}@{created.version.number} --count 40 --out pairs")
 
@@ -309,6 +314,9 @@ def pipeline_export(
     reference: PipelineReference,
     out: Annotated[Path, typer.Option(help="Folder for the pipeline; an older one in it is replaced.")],
     half: Annotated[bool, typer.Option("--half", help="Weights as float16: half the size, 11 bits of each.")] = False,
+    data: Annotated[
+        Path | None, typer.Option(help="The prepared set of the training, to learn limits for gates anew.")
+    ] = None,
     config: ConfigFile = None,
     preset: Presets = None,
     override: Overrides = None,
@@ -316,12 +324,12 @@ def pipeline_export(
     """Write a version of a pipeline, bundles included, as a folder that needs no registry."""
     tracking = _tracking(config, preset, override)
     from medgen3d.artifacts.pipeline import write_portable
-    from medgen3d.registry.pipeline import resolve_pipeline
+    from medgen3d.registry.pipeline import resolve_pipeline, with_limits
 
     found = resolve_pipeline(tracking, reference)
     if found.notice:
         console.notice(f"Notice: {found.notice}")
-    written = write_portable(out, found, half=half)
+    written = write_portable(out, with_limits(found, data) if data else found, half=half)
     size = sum(path.stat().st_size for path in map(out.joinpath, written.files)) / 1e6
     console.say(f"{found.name} version {written.version}, {size:.1f} MB: {out}")
 
@@ -357,66 +365,6 @@ def _tracking(config: Path | None, preset: list[str] | None, override: list[str]
     from medgen3d.registry.tracking import Tracking
 
     return Tracking.of(experiment.storage)
-
-
-@app.command(epilog="Example: medgen3d synthesize --pipeline hippocampus --count 40 --out pairs")
-def synthesize(
-    pipeline: Annotated[str, typer.Option(help="NAME, NAME@3 or NAME@champion; or builtin/NAME.")],
-    count: Annotated[int, typer.Option(help="Number of pairs that the set shall have.")],
-    out: Annotated[Path, typer.Option(help="Folder for the synthetic set; pairs that it holds already are kept.")],
-    seed: Annotated[int, typer.Option(help="Same seed, same pairs.")] = 0,
-    masks: Annotated[
-        Path | None, typer.Option(help="Draw images for the masks of this prepared, synthetic or Decathlon set.")
-    ] = None,
-    split: Annotated[
-        str, typer.Option(help="Which cases of a prepared set --masks means: train, validation or test.")
-    ] = "test",
-    config: ConfigFile = None,
-    preset: Presets = None,
-    override: Overrides = None,
-    address: Address = None,
-    dry_run: DryRun = False,
-    verbose: Verbose = False,
-) -> None:
-    """Draw image and mask pairs, in the orientation, spacing and label ids of the training data."""
-    experiment = configuration(config, preset, override)
-    console.begin_logging(verbose=verbose)
-    from medgen3d.config.load import named_options
-    from medgen3d.recipes.cluster import connect, settle_gpus
-    from medgen3d.registry.pipeline import resolve_pipeline
-    from medgen3d.registry.tracking import Tracking
-
-    found = resolve_pipeline(Tracking.of(experiment.storage), pipeline)
-    if found.notice:
-        console.notice(f"Notice: {found.notice}")
-    with connect(address, verbose=verbose), console.progress() as show:
-        from medgen3d.synthesis import on_ray
-
-        def show_stages(counts: Mapping[str, int], total: int) -> None:
-            for stage, done in counts.items():
-                show(stage, done, total)
-
-        settings = settle_gpus(experiment).synthesis
-        summary = on_ray.synthesize(
-            found.bundles,
-            found.name,
-            found.version,
-            count,
-            seed,
-            out,
-            settings,
-            show_stages,
-            options=named_options(config, preset or [], override or []),
-            masks=masks,
-            split=split,
-            dry_run=dry_run,
-        )
-    would = "would be drawn (--dry-run)" if dry_run else "drawn"
-    console.say(f"{summary.num_drawn} pairs {would}, {summary.num_kept} were there already: {out}")
-    console.say(f"At most {summary.max_bytes / 1e6:.1f} MB before compression")
-    if summary.failures:
-        console.show_table("Failed", ("case", "why"), list(summary.failures.items()), problems=True)
-        raise typer.Exit(1)
 
 
 @app.command(epilog="Example: medgen3d usefulness --data prepared --out usefulness --dry-run")

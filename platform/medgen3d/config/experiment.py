@@ -157,6 +157,14 @@ class SynthesisConfig(Section):
     """Torch threads per actor. Part of the result's identity, like `batch`."""
     refine: bool = True
     """False: images as the image sequence generator leaves them, to see what the refiner is worth."""
+    gates: bool = True
+    """False: every case is written, whatever it is like, as suits networks that are hardly trained."""
+    max_redraws: Annotated[int, Field(ge=0, le=99)] = 5
+    """How often a case that a gate rejects is drawn again before it is given up."""
+    num_gate_actors: PositiveInt = 1
+    """Processes that check drawn cases; they use CPUs alone."""
+    min_alignment: Share = 0.5
+    """Alignment gate: smallest mean Dice of a case's mask and what the registered segmenter finds in its image."""
 
 
 class UsefulnessConfig(Section):

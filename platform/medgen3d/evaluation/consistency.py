@@ -11,7 +11,7 @@ from medgen3d.artifacts.figures import Figure, Picture, Section
 from medgen3d.artifacts.plots import spectrum_plot
 from medgen3d.evaluation.distances import distance_figure
 from medgen3d.evaluation.findings import Findings
-from medgen3d.evaluation.mask_measures import Mask, ratio, slice_counts
+from medgen3d.measures.mask_measures import Mask, ratio, slice_counts
 
 VIEWS = ("axial", "coronal", "sagittal")  # slices stacked along D, H and W
 NUM_BINS = 16

@@ -5,16 +5,19 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 from medgen3d.artifacts.usefulness import Usefulness
 from medgen3d.evaluation.agreement import AgreementMeasures, measure_agreement
 from medgen3d.evaluation.consistency import ConsistencyMeasures, measure_consistency
-from medgen3d.evaluation.extractors import Extractor, JudgeExtractor
+from medgen3d.evaluation.extractors import Extractor, JudgeExtractor, ViewFeatures
 from medgen3d.evaluation.fidelity import CaseFidelity, measure_fidelity
 from medgen3d.evaluation.findings import MapItems
-from medgen3d.evaluation.fingerprints import CaseFingerprint, describe_case
 from medgen3d.evaluation.judge import Judge
 from medgen3d.evaluation.plausibility import MaskMeasures, measure_mask
 from medgen3d.evaluation.sets import LabelledSet, Sets
+from medgen3d.measures.fingerprints import CaseFingerprint, describe_case
 
 if TYPE_CHECKING:  # torch is loaded when a stage is
     from medgen3d_stages.chain import TrainedStage
@@ -91,11 +94,16 @@ def _measure(labelled: LabelledSet, judge: Judge | None, extractors: Sequence[Ex
         mask=measure_mask(mask, num_labels, spacing_mm),
         consistency=measure_consistency(image, mask, num_labels),
         fidelity=fidelity,
-        fingerprint=describe_case(image, mask, fidelity.features[0] if judge else None),
+        fingerprint=describe_case(image, mask, _embedding(fidelity.features[0]) if judge else None),
         agreement=measure_agreement(judge, image, mask, num_labels, spacing_mm) if judge else None,
     )
 
 
 def _describe(labelled: LabelledSet, judge: Judge | None, case_id: str) -> CaseFingerprint:
     image, mask = labelled.read(case_id)
-    return describe_case(image, mask, JudgeExtractor(judge).features(image) if judge else None)
+    return describe_case(image, mask, _embedding(JudgeExtractor(judge).features(image)) if judge else None)
+
+
+def _embedding(features: ViewFeatures) -> NDArray[np.float32]:
+    # Each view's vectors are means over the rest of the feature map: their mean is the whole map's, in every view.
+    return features["axial"].mean(axis=0)

@@ -13,11 +13,11 @@ from medgen3d.artifacts.figures import Figure
 from medgen3d.artifacts.prepared_set import PreparedSet
 from medgen3d.core.seeds import stream_seed
 from medgen3d.evaluation.findings import Findings, MapItems
-from medgen3d.evaluation.fingerprints import nearest
 from medgen3d.evaluation.measures import Measured
 from medgen3d.evaluation.membership import membership_figure, membership_scores
 from medgen3d.evaluation.novelty import novelty
 from medgen3d.evaluation.sets import LabelledSet, Sets
+from medgen3d.measures.fingerprints import nearest
 
 if TYPE_CHECKING:  # torch is loaded when a stage is
     from medgen3d_stages.chain import TrainedStage

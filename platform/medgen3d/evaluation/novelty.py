@@ -10,10 +10,9 @@ from medgen3d.artifacts.figures import Cell, Figure, Picture, Section, Table
 from medgen3d.artifacts.pictures import Case, montage
 from medgen3d.artifacts.plots import histogram_grid
 from medgen3d.evaluation.findings import Findings
-from medgen3d.evaluation.fingerprints import Nearest
 from medgen3d.evaluation.sets import LabelledSet
+from medgen3d.measures.fingerprints import Nearest, threshold
 
-PERCENTILE = 0.01
 NUM_PICTURED = 3
 NEAREST_PLOT, MATCHES = "nearest.png", "nearest_matches.png"
 
@@ -62,14 +61,6 @@ def novelty(
             MATCHES: _montage(synthetic, synthetic_set, train_set),
         },
     )
-
-
-def threshold(held_out: Similarities) -> float:
-    """What 99 % of new cases stay below: the quantile that the next new case exceeds with a probability of 1 %.
-
-    With fewer than 99 cases it is their largest, which the next one exceeds with a probability of 1 / (cases + 1).
-    """
-    return float(np.quantile(held_out, 1 - PERCENTILE, method="weibull"))
 
 
 def near_copies(cases: Similarities, held_out: Similarities) -> Flags:

@@ -12,7 +12,7 @@ from medgen3d.artifacts.plots import histogram_grid, label_volume_plot
 from medgen3d.core.labels import LabelTable
 from medgen3d.evaluation.distances import difference_figure, distance_figure, measured
 from medgen3d.evaluation.findings import Findings
-from medgen3d.evaluation.mask_measures import MaskMeasures, measure_mask, ratio
+from medgen3d.measures.mask_measures import MaskMeasures, measure_mask, ratio
 
 __all__ = ["MaskMeasures", "measure_mask", "plausibility"]  # a section's module gives both of its steps
 NUM_WORST = 10

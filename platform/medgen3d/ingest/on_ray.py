@@ -10,7 +10,7 @@ from typing import Any
 
 import ray
 
-from medgen3d.artifacts.prepared_set import CASES_PER_PART, DatasetInfo, write_info, write_part
+from medgen3d.artifacts.prepared_set import CASES_PER_PART, DatasetInfo, write_info, write_licence, write_part
 from medgen3d.config.experiment import IngestConfig
 from medgen3d.core.errors import DataError
 from medgen3d.ingest import output
@@ -76,8 +76,9 @@ def ingest(
     """
     source, out = source.absolute(), out.absolute()  # workers run in folders of their own
     output.refuse_foreign(out)
+    found = read_source(source, image_name=image_name, mask_name=mask_name)
     order = make_order(
-        read_source(source, image_name=image_name, mask_name=mask_name),
+        found,
         config,
         name=name,
         seed=seed,
@@ -90,6 +91,7 @@ def ingest(
         output.refuse_other(out, plan)
     if not dry_run:
         _prepare_all(out, plan, num_workers, progress)
+        write_licence(out, found.licence)
         write_info(out, plan.info)
     return plan.info
 

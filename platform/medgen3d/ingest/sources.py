@@ -15,7 +15,7 @@ from collections import Counter
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
 from medgen3d.artifacts.nifti import SUFFIXES
 from medgen3d.artifacts.prepared_set import Modality
@@ -47,6 +47,7 @@ class Source(BaseModel):
     modality: Modality | None = None
     labels: dict[int, str] | None = None
     phantom: bool = False
+    licence: str = ""
     pairs: list[Pair]
     problems: list[Problem] = []
 
@@ -65,6 +66,9 @@ def _single(value: object) -> object:
 Channels = Annotated[dict[str, str], BeforeValidator(_single)]
 
 
+Licence = Annotated[str, Field(validation_alias=AliasChoices("licence", "license"))]
+
+
 class _DecathlonEntry(BaseModel):
     image: str
     label: str
@@ -76,6 +80,7 @@ class _Decathlon(BaseModel):
     labels: dict[int, str]
     training: list[_DecathlonEntry]
     phantom: bool = False
+    licence: Licence = ""
 
 
 class _NnUnetEntry(BaseModel):
@@ -92,6 +97,7 @@ class _NnUnet(BaseModel):
     file_ending: Literal[".nii.gz", ".nii"]
     dataset: dict[str, _NnUnetEntry] | None = None
     phantom: bool = False
+    licence: Licence = ""
 
 
 def read_source(root: Path, *, image_name: str = "image.nii.gz", mask_name: str = "mask.nii.gz") -> Source:
@@ -155,6 +161,7 @@ def _decathlon(root: Path, content: _Decathlon) -> Source:
         modality=_modality(content.modality),
         labels=content.labels,
         phantom=content.phantom,
+        licence=content.licence,
         pairs=pairs,
         problems=problems,
     )
@@ -173,6 +180,7 @@ def _nnunet(root: Path, content: _NnUnet) -> Source:
             "modality": _modality(content.channel_names),
             "labels": {label_id: name for name, label_id in content.labels.items()},
             "phantom": content.phantom,
+            "licence": content.licence,
         }
     )
 

@@ -198,7 +198,7 @@ def _synthesize(demo: Demo, show: Show) -> str:
 def _draw(pipeline: Pipeline, out: Path, settings: SynthesisConfig, seed: int, show: Show) -> None:
     from medgen3d.synthesis.on_ray import synthesize
 
-    def show_stages(counts: Mapping[str, int], total: int) -> None:
+    def show_stages(counts: Mapping[str, int], total: int, _note: str) -> None:
         for stage, done in counts.items():
             show(stage, done, total)
 

@@ -81,6 +81,6 @@ def _train_and_register(
     if trained.bundle is None:
         run_log.finish("KILLED")
         return StageResult(trained=trained, version=None)
-    version = register_bundle(tracking, trained.bundle)
+    version = register_bundle(tracking, trained.bundle, data)
     run_log.finish("FINISHED")
     return StageResult(trained=trained, version=version)

@@ -1,7 +1,7 @@
 """The pipelines that ship with medgen3d: folders of the package, for which no MLflow is asked or made."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 
@@ -69,7 +69,12 @@ def resolve_builtin(reference: str, root: Path = ROOT) -> Pipeline:
         RegistryError: There is no such pipeline.
         ArtifactError: A file is missing or was changed.
     """
-    return read_portable(_folder(reference.removeprefix(PREFIX), root), reference)
+    folder = _folder(reference.removeprefix(PREFIX), root)
+    return replace(read_portable(folder, reference), licence=_licence(folder))
+
+
+def _licence(folder: Path) -> str | None:
+    return _read_card(folder / CARD)[0].licence if (folder / CARD).is_file() else None
 
 
 def _folder(name: str, root: Path) -> Path:

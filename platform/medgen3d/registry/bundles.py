@@ -9,13 +9,19 @@ from medgen3d.core.errors import RegistryError
 from medgen3d.registry.tracking import Tracking, explained
 from medgen3d.registry.versions import Version, add_version, check_name, fetch, find_version
 
+DATA_TAG = "dataset_location"
 _DIGEST_LENGTH = 36  # of a data set's digest in MLflow; the whole one is a tag
 
 
-def register_bundle(tracking: Tracking, root: Path) -> Version:
+def register_bundle(tracking: Tracking, root: Path, data: Path | None = None) -> Version:
     """Register a bundle; the run that it belongs to is its provenance's `parent_run`.
 
     The same weights and config of the same run are registered once, however often it is tried.
+
+    Args:
+        tracking: Where.
+        root: The bundle.
+        data: Where the prepared set lies that it was trained on, so that it is found again.
 
     Raises:
         RegistryError: The data set's name cannot be registered, no run is named, or MLflow refused.
@@ -31,7 +37,7 @@ def register_bundle(tracking: Tracking, root: Path) -> Version:
         "config_hash": provenance.config_hash,
         "code_version": provenance.code_version,
         "parent_run": provenance.parent_run,
-    }
+    } | ({DATA_TAG: str(data.absolute())} if data else {})
     with explained(tracking.uri):
         made_from = Dataset(dataset.name, dataset.digest[:_DIGEST_LENGTH], source_type="prepared set", source="{}")
         tracking.client().log_inputs(provenance.parent_run, [DatasetInput(made_from, tags=[])])

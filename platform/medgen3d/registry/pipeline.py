@@ -6,18 +6,20 @@ A version is one file, `pipeline.json`. `candidate` is the newest, `champion` th
 import re
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mlflow.entities import LoggedModelInput
 
 from medgen3d.artifacts.bundle import WEIGHTS, BundleDataset, read_bundle
 from medgen3d.artifacts.pipeline import FILE, PinnedBundle, Pipeline, PipelineInfo
+from medgen3d.artifacts.prepared_set import PreparedSet
+from medgen3d.artifacts.training_limits import limits_of, prepared_at
 from medgen3d.artifacts.versioned_json import read_versioned, write_versioned
 from medgen3d.config.experiment import CHAIN
 from medgen3d.core.errors import RegistryError
 from medgen3d.registry.builtin import PREFIX, resolve_builtin
-from medgen3d.registry.bundles import resolve_bundle
+from medgen3d.registry.bundles import DATA_TAG, resolve_bundle
 from medgen3d.registry.tracking import RunLog, Tracking, explained, start_run
 from medgen3d.registry.versions import (
     LATEST,
@@ -46,17 +48,23 @@ class PipelineVersion:
     info: PipelineInfo
 
 
-def create_pipeline(tracking: Tracking, name: str, choices: Mapping[str, str] | None = None) -> PipelineVersion:
+def create_pipeline(
+    tracking: Tracking, name: str, choices: Mapping[str, str] | None = None, data: Path | None = None
+) -> PipelineVersion:
     """Pin one bundle per stage as the next version of the pipeline `name`, and make it the candidate.
+
+    The limits that drawn cases are held to are learned here, if the prepared set of the training is found.
 
     Args:
         tracking: Where.
         name: The data set's name.
         choices: Stage -> version number, alias or `latest`, of `name`'s own bundles, or of others' as `NAME@alias`.
             A stage that is not mentioned takes its latest bundle.
+        data: The prepared set that the mask generator was trained on; None: where it was during training.
 
     Raises:
-        RegistryError: A bundle does not exist, or two bundles differ in a field in which they must agree.
+        RegistryError: A bundle does not exist, two bundles differ in a field in which they must agree, or `data` is
+            another set.
     """
     tracking.require_answer()
     choices = choices or {}
@@ -68,9 +76,40 @@ def create_pipeline(tracking: Tracking, name: str, choices: Mapping[str, str] | 
     info = _info({stage: version for stage, (version, _) in bundles.items()}, bundles[CHAIN[0]][1])
     if info.dataset != name:
         raise RegistryError(f"the bundles were trained on {info.dataset}, so their pipeline cannot be called {name}")
+    first = bundles[CHAIN[0]][0]
+    prepared = _training_data(str(first), first.tags["dataset_digest"], data, first.tags.get(DATA_TAG))
+    info = _with_training(info, prepared)
     version = _register(tracking, info, [version for version, _ in bundles.values()])
     set_alias(tracking, version, CANDIDATE)
     return PipelineVersion(version=find_version(tracking, version.model, str(version.number)), info=info)
+
+
+def with_limits(pipeline: Pipeline, data: Path) -> Pipeline:
+    """The pipeline with limits for gates that are learned anew from its training data.
+
+    Raises:
+        RegistryError: `data` is another set than it was trained on.
+    """
+    digest = pipeline.info.stages[CHAIN[0]].dataset_digest
+    prepared = _training_data(f"{pipeline.name} version {pipeline.version}", digest, data, None)
+    return replace(pipeline, info=_with_training(pipeline.info, prepared))
+
+
+def _with_training(info: PipelineInfo, prepared: PreparedSet | None) -> PipelineInfo:
+    if prepared is None:
+        return info
+    return info.model_copy(update={"limits": limits_of(prepared), "licence": prepared.licence})
+
+
+def _training_data(what: str, digest: str, data: Path | None, known: str | None) -> PreparedSet | None:
+    place = data or known
+    prepared = prepared_at(place, digest) if place else None
+    if data and prepared is None:
+        raise RegistryError(
+            f"{data} is not the prepared set that {what} was trained on, whose digest is {digest[:12]}...; give that "
+            "one, or leave --data out"
+        )
+    return prepared
 
 
 def find_pipeline(tracking: Tracking, reference: str, default: str) -> PipelineVersion:
@@ -112,6 +151,8 @@ def resolve_pipeline(tracking: Tracking, reference: str) -> Pipeline:
         notice=notice,
         info=info,
         bundles={stage: _fetch_pinned(tracking, version, pinned) for stage, pinned in info.stages.items()},
+        data=_data(tracking, info),
+        licence=info.licence,
     )
 
 
@@ -204,6 +245,11 @@ def _chosen_pipeline(tracking: Tracking, reference: str) -> tuple[Version, str]:
 
 def _read(tracking: Tracking, version: Version) -> PipelineInfo:
     return read_versioned(fetch(tracking, version) / FILE, PipelineInfo, "Create the pipeline again.")
+
+
+def _data(tracking: Tracking, info: PipelineInfo) -> str | None:
+    first = info.stages[CHAIN[0]]
+    return find_version(tracking, first.model, str(first.version)).tags.get(DATA_TAG)
 
 
 def _fetch_pinned(tracking: Tracking, pipeline: Version, pinned: PinnedBundle) -> Path:

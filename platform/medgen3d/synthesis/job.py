@@ -2,27 +2,72 @@
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
-from medgen3d.artifacts.bundle import WEIGHTS, Bundle, read_bundle
-from medgen3d.artifacts.manifest import SyntheticSetInfo
-from medgen3d.artifacts.planned_case import PlannedCase, Shape, plan_case
+from medgen3d.artifacts.bundle import WEIGHTS, Bundle, BundleDataset, read_bundle
+from medgen3d.artifacts.manifest import ManifestRow, SyntheticSetInfo, rows_of
+from medgen3d.artifacts.pair_files import Format
+from medgen3d.artifacts.planned_case import PlannedCase, Shape
 from medgen3d.artifacts.provenance import config_hash
-from medgen3d.artifacts.synthetic_set import damages, existing_rows, read_manifest
+from medgen3d.artifacts.storage import Folder, Location
+from medgen3d.artifacts.synthetic_set import MANIFEST, damages, existing_columns, read_columns
 from medgen3d.config.experiment import CHAIN, SynthesisConfig
 from medgen3d.core.errors import ConfigError, DataError
 from medgen3d.core.hashing import sha256_of
+from medgen3d.synthesis.gates import GateRules
 from medgen3d.synthesis.masks import GivenMasks, open_masks
-from medgen3d.synthesis.plan import numbers_in, wanted_by_batch
+from medgen3d.synthesis.plan import Plan, wanted_by_batch
+from medgen3d.synthesis.plan_file import read_plan
 from medgen3d.synthesis.sampling import options_changed, with_options
+from medgen3d.synthesis.standing import DONE, Item, Standing
+from medgen3d.synthesis.work import BatchInWork, CaseInWork, begin
+
+if TYPE_CHECKING:  # which imports this module
+    from medgen3d.synthesis.calibrate import Estimate
 
 Options = Mapping[str, Mapping[str, Any]]
 """{stage: {option: value}}: what a user named of the stages' options."""
+_READERS = 8
+_HEAD = 5
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Order:
+    """What a user orders beside the number of pairs.
+
+    plan: A plan file instead of a number.
+    masks: A prepared set, a synthetic set or a Decathlon folder, seen by every machine: images are drawn for its
+        masks, and there are at most as many cases. None: masks are drawn.
+    split: Which cases of a prepared set `masks` means.
+    options: Sampling options in place of the bundles' own, as `medgen3d.config.load.named_options` finds them.
+    gates: What cases are held to.
+    retry_failed: Draw cases again that were given up.
+    format: What pairs are written as.
+    licence: Of the training data, for the data set card.
+    idle_gates: Gates that do not run, and why, for the data set card.
+    command: What goes on with the run, for whoever finds it.
+    """
+
+    plan: Path | None = None
+    masks: Path | None = None
+    split: str = "test"
+    options: Options = field(default_factory=lambda: MappingProxyType({}))
+    gates: GateRules = field(default_factory=GateRules)
+    retry_failed: bool = False
+    format: Format = "nifti"
+    licence: str | None = None
+    idle_gates: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    command: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,30 +76,36 @@ class Job:
 
     bundles: By stage, with the sampling options that are used.
     stages: Those that draw, in their order: masks may be given, and refinement left out.
-    given: The masks that are given; None if they are drawn.
-    wanted: {batch: numbers of its cases that are not there yet}.
+    given: The masks that are given for the whole set; None if they are drawn.
+    standing: What is done of it; changes while it is drawn.
     """
 
     bundles: dict[str, Bundle]
     stages: tuple[str, ...]
     given: GivenMasks | None
     info: SyntheticSetInfo
-    out: Path
-    count: int
-    wanted: dict[int, list[int]]
+    folder: Folder
+    plan: Plan
+    gates: GateRules
+    standing: Standing
 
     @property
-    def num_missing(self) -> int:
-        return sum(len(numbers) for numbers in self.wanted.values())
+    def dataset(self) -> BundleDataset:
+        return self.bundles["mask_generator"].info.dataset
 
-    def plan(self, number: int) -> PlannedCase:
-        planned = plan_case(self.info.seed, number, self.bundles["mask_generator"].info.dataset.shapes)
-        return planned.model_copy(update={"shape": self.given.shapes[number]}) if self.given else planned
+    @property
+    def wanted(self) -> dict[int, list[int]]:
+        """{batch: numbers of its cases that are missing}."""
+        missing = set(self.standing.missing.tolist())
+        done = set(range(self.plan.count)) - missing
+        return wanted_by_batch(self.plan.count, self.info.batch, done)
 
-    def plans_of(self, batch: int) -> list[PlannedCase]:
-        """All cases of a batch, wanted or not; masks that are given may end within it."""
-        numbers = numbers_in(batch, self.info.batch)
-        return [self.plan(number) for number in numbers if not self.given or number < len(self.given.shapes)]
+    def work_of(self, key: int, item: Item) -> BatchInWork:
+        """An item as workers get it."""
+        numbers = [number for number in item.numbers if not self.given or number < len(self.given.shapes)]
+        cases = begin([self.plan.case(number).model_copy(update={"redraw": item.redraw}) for number in numbers])
+        told = [_with_past(case, self.standing.rejections.get(case.plan.number, {}), item.note) for case in cases]
+        return BatchInWork(key=key, wanted=list(item.wanted), cases=told)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,46 +113,62 @@ class SynthesisSummary:
     """What a run did, or in a dry run would do.
 
     num_kept: Cases that were there already, whole and of the same identity.
-    num_drawn: Cases drawn now.
-    failures: Case id -> sentence, of the cases that could not be drawn.
+    num_drawn: Cases that were drawn now and accepted.
+    failures: Case id -> sentence, of the cases that are given up.
+    rejections: Reason -> draws that were rejected for it.
     shapes: How many of all the cases have each (D, h, w).
     max_bytes: Size of all the cases' files before compression.
+    head: The first cases of the plan.
+    estimate: Of a dry run.
     """
 
-    out: Path
+    out: str
     num_kept: int
     num_drawn: int
     failures: dict[str, str]
+    rejections: dict[str, int]
     shapes: Counter[Shape]
     max_bytes: int
+    head: list[PlannedCase]
+    estimate: "Estimate | None" = None
+
+
+def known_format(name: str) -> Format:
+    """The format of this name.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    for known in get_args(Format):
+        if name == known:
+            return known
+    raise ConfigError(f"--format must be {', '.join(get_args(Format))}, got {name!r}")
 
 
 def make_job(
     bundles: Mapping[str, Path],
     name: str,
     version: int,
-    count: int,
+    count: int | None,
     seed: int,
-    out: Path,
+    out: Location,
     config: SynthesisConfig,
-    *,
-    options: Options = MappingProxyType({}),
-    masks: Path | None = None,
-    split: str = "test",
+    order: Order | None = None,
 ) -> Job:
     """Find out what is missing; nothing is written. The arguments are those of `medgen3d.synthesis.on_ray.synthesize`.
 
     Raises:
-        ConfigError: `count` is not positive, or an option cannot be chosen at synthesis.
-        DataError: A bundle or the given masks cannot be used, or `out` holds something else or the work of another
-            pipeline or seed.
+        ConfigError: `count` is not positive or missing, the plan is not valid, or an option cannot be chosen at
+            synthesis.
+        DataError: A bundle or given masks cannot be used, or `out` holds something else or the work of another
+            pipeline, seed, plan or other gates.
     """
-    if count < 1:
-        raise ConfigError(f"the number of cases must be at least 1, got {count}")
-    out = Path(out).absolute()  # workers run in folders of their own
+    order, folder = order or Order(), Folder.of(out)
     trained = {stage: read_bundle(Path(bundles[stage]).absolute()) for stage in CHAIN}
-    used = {stage: with_options(bundle, options.get(stage, {})) for stage, bundle in trained.items()}
-    given = open_masks(masks, trained["mask_generator"].info.dataset, split) if masks else None
+    used = {stage: with_options(bundle, order.options.get(stage, {})) for stage, bundle in trained.items()}
+    dataset = trained["mask_generator"].info.dataset
+    given = open_masks(order.masks, dataset, order.split) if order.masks else None
+    plan = _plan(count, seed, order, dataset, given)
     stages = tuple(stage for stage in CHAIN if _draws(stage, config, given))
     sampling = {stage: options_changed(trained[stage], used[stage]) for stage in stages}
     info = _identity(used, stages, name, version, seed, config).model_copy(
@@ -109,47 +176,102 @@ def make_job(
             "sampling": {stage: changed for stage, changed in sampling.items() if changed},
             "refined": config.refine,
             "masks_digest": given.digest if given else None,
+            "plan_digest": plan.digest,
+            "gates": order.gates.digests,
+            "format": order.format,
         }
     )
+    table = existing_columns(folder.location, info)
+    standing = Standing.of(table, plan.count, config.batch, config.max_redraws)
+    standing.damaged(_damaged(folder, info, table, plan.count))
+    if order.retry_failed:
+        standing.retry()
+    return Job(
+        bundles=used,
+        stages=stages,
+        given=given,
+        info=info,
+        folder=folder,
+        plan=plan,
+        gates=order.gates,
+        standing=standing,
+    )
+
+
+def summarise(job: Job, num_kept: int) -> SynthesisSummary:
+    """What the job came to, or, if nothing is drawn yet, what it will come to.
+
+    Args:
+        job: After or before it was drawn.
+        num_kept: Cases that were there at its beginning.
+
+    Raises:
+        DataError: Cases that were drawn are not in the manifest that this machine sees.
+    """
+    shapes = Counter(case.shape for case in job.plan)
+    bytes_per_voxel = np.dtype(job.info.image_dtype).itemsize + np.dtype(job.info.label_table.dtype).itemsize
+    told = _told(job)
+    return SynthesisSummary(
+        out=str(job.folder),
+        num_kept=num_kept,
+        num_drawn=job.standing.count(DONE) - num_kept,
+        failures={row.case_id: row.message for row in told if row.status == "failed"},
+        rejections=dict(sum((Counter(row.rejections) for row in told), Counter[str]())),
+        shapes=shapes,
+        max_bytes=bytes_per_voxel * sum(int(np.prod(shape)) * number for shape, number in shapes.items()),
+        head=list(islice(job.plan, _HEAD)),
+    )
+
+
+def _told(job: Job) -> list[ManifestRow]:
+    """The rows of cases that were rejected or given up."""
+    if not job.folder.exists(MANIFEST):
+        return []
+    _, table = read_columns(job.folder)
+    table = table.filter(pc.less(table["number"], job.plan.count))
+    if pc.sum(pc.equal(table["status"], "done")).as_py() != job.standing.count(DONE):
+        raise DataError(
+            f"some files of {job.folder} were written on other machines. Give a folder on storage that every machine "
+            "of the cluster sees."
+        )
+    is_told = pc.or_(pc.not_equal(table["status"], "done"), pc.greater(table["redraws"], 0))
+    return rows_of(table.filter(is_told), str(job.folder))
+
+
+def _plan(count: int | None, seed: int, order: Order, dataset: BundleDataset, given: GivenMasks | None) -> Plan:
+    if (count is None) == (order.plan is None):
+        raise ConfigError("give either a number of cases or a plan file")
+    if order.plan is not None:
+        if given:
+            raise ConfigError("a plan file names the masks of its cases itself; leave --masks out")
+        return read_plan(order.plan, dataset, seed)
+    if count is None or count < 1:
+        raise ConfigError(f"the number of cases must be at least 1, got {count}")
     count = min(count, len(given.case_ids)) if given else count
-    rows = existing_rows(out, info).values()
-    kept = {row.number for row in rows if row.status == "done" and not any(damages(out, row))}
-    wanted = wanted_by_batch(count, config.batch, kept)
-    return Job(bundles=used, stages=stages, given=given, info=info, out=out, count=count, wanted=wanted)
+    return Plan(count=count, seed=seed, shapes=dataset.shapes, given=given.shapes if given else None)
 
 
 def _draws(stage: str, config: SynthesisConfig, given: GivenMasks | None) -> bool:
     return {"mask_generator": given is None, "refiner": config.refine}.get(stage, True)
 
 
-def summarise(job: Job, *, is_drawn: bool) -> SynthesisSummary:
-    """What the job came to, or what it will come to.
-
-    Raises:
-        DataError: Cases that were drawn are not in the manifest that this machine sees.
-    """
-    shapes = Counter(job.plan(number).shape for number in range(job.count))
-    bytes_per_voxel = np.dtype(job.info.image_dtype).itemsize + np.dtype(job.info.label_table.dtype).itemsize
-    failures = _failures(job) if is_drawn else {}
-    return SynthesisSummary(
-        out=job.out,
-        num_kept=job.count - job.num_missing,
-        num_drawn=job.num_missing - len(failures),
-        failures=failures,
-        shapes=shapes,
-        max_bytes=bytes_per_voxel * sum(int(np.prod(shape)) * number for shape, number in shapes.items()),
-    )
+def _damaged(folder: Folder, info: SyntheticSetInfo, table: pa.Table | None, count: int) -> list[int]:
+    """Numbers of the cases that are done but whose files are not what was written; every file is read."""
+    if table is None:
+        return []
+    is_chosen = pc.and_(pc.equal(table["status"], "done"), pc.less(table["number"], count))
+    rows = rows_of(table.filter(is_chosen), str(folder))
+    with ThreadPoolExecutor(_READERS) as pool:
+        is_damaged = pool.map(partial(_is_damaged, folder.location, info), rows)
+        return [row.number for row, damaged in zip(rows, is_damaged, strict=True) if damaged]
 
 
-def _failures(job: Job) -> dict[str, str]:
-    _, rows = read_manifest(job.out)
-    wanted = {job.plan(number).case_id for numbers in job.wanted.values() for number in numbers}
-    if wanted - rows.keys():
-        raise DataError(
-            f"some files of {job.out} were written on other machines. Give a folder on storage that every machine of "
-            "the cluster sees."
-        )
-    return {case_id: rows[case_id].message for case_id in sorted(wanted) if rows[case_id].status == "failed"}
+def _is_damaged(location: str, info: SyntheticSetInfo, row: ManifestRow) -> bool:
+    return any(damages(location, info, row))
+
+
+def _with_past(case: CaseInWork, before: dict[str, int], note: str) -> CaseInWork:
+    return replace(case, before=before, note=note)
 
 
 def _identity(

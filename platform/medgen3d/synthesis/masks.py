@@ -5,7 +5,7 @@ Case number n takes mask number n, in the order of the set. Everything else abou
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from medgen3d.artifacts.prepared_set import PreparedSet
 from medgen3d.artifacts.provenance import config_hash
 from medgen3d.core.errors import DataError
 from medgen3d.core.hashing import sha256_of
+from medgen3d.synthesis.work import CaseInWork
 
 Mask = NDArray[np.integer]
 _SPACING_TOLERANCE = 0.01  # share of the spacing; headers hold it as float32, and scanners round it
@@ -65,6 +66,53 @@ def open_masks(root: Path, dataset: BundleDataset, split: str = "test") -> Given
     if not found.case_ids:
         raise DataError(f"{root} holds no case of the split {split!r}. Choose another --split or another folder.")
     return found
+
+
+def with_masks(cases: list[CaseInWork], given: GivenMasks | None, dataset: BundleDataset) -> list[CaseInWork]:
+    """Put masks that are given into cases: those of a whole set, or of single cases of a plan.
+
+    Args:
+        cases: Of which nothing is drawn yet; one whose own file cannot be used any more is marked as failed.
+        given: Masks of the whole set.
+        dataset: What the pipeline was trained on.
+
+    Raises:
+        DataError: A mask of the whole set cannot be read.
+    """
+    return [_with_mask(case, given, dataset) for case in cases]
+
+
+def _with_mask(case: CaseInWork, given: GivenMasks | None, dataset: BundleDataset) -> CaseInWork:
+    if given:
+        return replace(case, mask=given.read(given.case_ids[case.plan.number]))
+    name = case.plan.mask or case.plan.partial_mask
+    if not name:
+        return case
+    try:
+        mask = mask_file(Path(name), dataset)
+    except DataError as error:
+        return replace(case, failure=f"case {case.plan.case_id}: {error}")
+    if mask.shape != case.plan.shape:
+        found = f"{name} has the shape {mask.shape}, planned {case.plan.shape}"
+        return replace(case, failure=f"case {case.plan.case_id}: {found}")
+    return replace(case, mask=mask)
+
+
+def mask_file(path: Path, dataset: BundleDataset) -> Mask:
+    """A mask [D, h, w] of contiguous ids from a NIfTI file on the pipeline's grid.
+
+    Raises:
+        DataError: The file cannot be read, or has other labels, another spacing or a larger plane.
+    """
+    volume = nifti.read(path).volume
+    _check_spacing(str(path), volume.spacing_mm, dataset)
+    voxels = np.rint(volume.voxels).astype(np.int64)
+    unknown = dataset.label_table.undeclared(voxels)
+    if unknown:
+        raise DataError(f"{path} has the labels {unknown}; the pipeline knows {dataset.label_table.by_id}.")
+    if any(mine > most for mine, most in zip(voxels.shape[1:], dataset.plane, strict=True)):
+        raise DataError(f"{path} has slices of {voxels.shape[1:]}; the pipeline draws at most {dataset.plane} (H x W).")
+    return dataset.label_table.to_contiguous(voxels)
 
 
 def _of_prepared(root: Path, dataset: BundleDataset, split: str) -> GivenMasks:

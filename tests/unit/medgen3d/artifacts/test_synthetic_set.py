@@ -157,8 +157,8 @@ def test_a_file_that_is_not_what_was_written_is_found(tmp_path, change):
 
     with pytest.raises(ArtifactError, match=r"labels/syn_00001\.nii\.gz: found .* expected .* Run the same"):
         found.read("syn_00001")
-    assert [error.args[0] for error in damages(tmp_path, found.rows["syn_00001"])] == [str(path)]
-    assert list(damages(tmp_path, found.rows["syn_00000"])) == []
+    assert [error.args[0] for error in damages(tmp_path, INFO, found.rows["syn_00001"])] == [str(path)]
+    assert list(damages(tmp_path, INFO, found.rows["syn_00000"])) == []
 
 
 @pytest.mark.parametrize(

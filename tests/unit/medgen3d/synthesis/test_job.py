@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -8,18 +9,19 @@ from medgen3d.artifacts.synthetic_set import merge_parts, open_for_writing
 from medgen3d.config.experiment import SynthesisConfig
 from medgen3d.core.errors import ArtifactError, ConfigError, DataError
 from medgen3d.core.volume import Volume, affine_from_spacing
-from medgen3d.synthesis.job import make_job, summarise
+from medgen3d.measures.limits import CaseLimits
+from medgen3d.synthesis.gates import GateRules
+from medgen3d.synthesis.job import Order, make_job, summarise
 from medgen3d.synthesis.output import write_batch
-from medgen3d.synthesis.work import BatchInWork, begin
+from medgen3d.synthesis.standing import DONE
 
 
 @pytest.fixture
 def job_for(tiny_pipeline, tmp_path):
-    def make(count=6, seed=0, out="out", version=1, options=None, masks=None, **settings):
+    def make(count=6, seed=0, out="out", version=1, options=None, masks=None, ordered=None, **settings):
         config = SynthesisConfig(batch=4, **settings)
-        return make_job(
-            tiny_pipeline, "knee", version, count, seed, tmp_path / out, config, options=options or {}, masks=masks
-        )
+        order = Order(options=options or {}, masks=masks, **ordered or {})
+        return make_job(tiny_pipeline, "knee", version, count, seed, tmp_path / out, config, order)
 
     return make
 
@@ -39,32 +41,32 @@ def masks(tmp_path):
 
 def write_blank(job, batch):
     """Batch by batch what the workers do, without drawing."""
-    open_for_writing(job.out, job.info)
-    work = BatchInWork(batch=batch, wanted=job.wanted[batch], cases=begin(job.plans_of(batch)))
-    write_batch(work, job.bundles["refiner"].info.dataset, job.info, job.out)
+    open_for_writing(job.folder.location, job.info)
+    item = next(item for item in job.standing.next_items(99) if item.numbers[0] == batch * job.info.batch)
+    return write_batch(job.work_of(0, item), job.dataset, job.info, job.folder.location, max_redraws=5)
 
 
 def test_a_new_folder_lacks_everything_and_stays_untouched(job_for, tmp_path):
     job = job_for()
     assert job.wanted == {0: [0, 1, 2, 3], 1: [4, 5]}
-    assert [case.number for case in job.plans_of(1)] == [4, 5, 6, 7]
+    assert [case.number for case in job.plan.batch(1, 4)] == [4, 5, 6, 7]
     assert list(tmp_path.iterdir()) == []
 
 
 def test_cases_that_are_whole_are_kept_also_when_their_rows_are_not_merged_yet(job_for):
     write_blank(job_for(), 0)
     assert job_for().wanted == {1: [4, 5]}
-    merge_parts(job_for().out)
+    merge_parts(job_for().folder.location)
     assert job_for().wanted == {1: [4, 5]}
-    assert job_for(count=3).num_missing == 0
-    assert summarise(job_for(count=3), is_drawn=False).num_kept == 3
+    assert list(job_for(count=3).standing.missing) == []
+    assert job_for(count=3).standing.count(DONE) == 3
 
 
 def test_a_damaged_and_a_missing_file_are_drawn_again(job_for):
     job = job_for()
     write_blank(job, 0)
-    (job.out / "images" / "syn_00001.nii.gz").write_bytes(b"half")
-    (job.out / "labels" / "syn_00003.nii.gz").unlink()
+    (job.folder.path() / "images" / "syn_00001.nii.gz").write_bytes(b"half")
+    (job.folder.path() / "labels" / "syn_00003.nii.gz").unlink()
     assert job_for().wanted == {0: [1, 3], 1: [4, 5]}
 
 
@@ -112,29 +114,30 @@ def test_given_masks_decide_sizes_and_how_many_cases_there_are_but_no_stream(job
     drawn, job = job_for(), job_for(masks=masks)
 
     assert job.stages == ("image_sequence_generator", "refiner")
-    assert (job.count, job.wanted) == (3, {0: [0, 1, 2]})
-    assert [plan.shape for plan in job.plans_of(0)] == [(4, 10, 20), (5, 10, 20), (6, 10, 20)]  # no fourth mask
-    assert [plan.seeds for plan in job.plans_of(0)] == [plan.seeds for plan in drawn.plans_of(0)[:3]]
+    assert (job.plan.count, job.wanted) == (3, {0: [0, 1, 2]})
+    assert [plan.shape for plan in job.plan.batch(0, 4)] == [(4, 10, 20), (5, 10, 20), (6, 10, 20)]  # no fourth mask
+    assert [plan.seeds for plan in job.plan.batch(0, 4)] == [plan.seeds for plan in drawn.plan.batch(0, 4)[:3]]
     assert job.info.masks_digest == job.given.digest
     assert drawn.info.masks_digest is None
     assert "mask_generator" not in job.info.weights_sha256
-    assert len(job_for(masks=masks, count=2).plans_of(0)) == 3  # the neighbours do not depend on the count
+    assert len(job_for(masks=masks, count=2).plan.batch(0, 4)) == 3  # the neighbours do not depend on the count
 
 
 def test_a_summary_counts_sizes_and_bytes(job_for):
-    summary = summarise(job_for(count=50), is_drawn=False)
+    summary = summarise(job_for(count=50), 0)
 
     assert sum(summary.shapes.values()) == 50
     voxels = {(5, 14, 22): 1540, (6, 16, 24): 2304, (9, 13, 20): 2340}
     assert summary.max_bytes == sum(4 * voxels[shape] * number for shape, number in summary.shapes.items())  # 2 x int16
-    assert (summary.num_kept, summary.num_drawn) == (0, 50)
+    assert [case.case_id for case in summary.head] == [f"syn_0000{number}" for number in range(5)]
 
 
 def test_cases_that_were_written_where_this_machine_cannot_see_them_are_missed(job_for):
     job = job_for()
-    write_blank(job, 0)
+    job.standing.take(write_blank(job, 0))
+    shutil.rmtree(job.folder.path() / "manifest.parts")
     with pytest.raises(DataError, match="written on other machines"):
-        summarise(job, is_drawn=True)
+        summarise(job, 0)
 
 
 @pytest.mark.parametrize("count", [0, -3])
@@ -146,3 +149,24 @@ def test_a_count_below_one_is_refused(job_for, count):
 def test_a_folder_that_is_no_bundle_is_refused(tiny_pipeline, tmp_path):
     with pytest.raises(ArtifactError, match=r"expected a bundle"):
         make_job(tiny_pipeline | {"refiner": tmp_path}, "knee", 1, 1, 0, tmp_path / "out", SynthesisConfig())
+
+
+def test_a_plan_file_and_gates_are_part_of_the_identity_and_others_are_refused_with_both_digests(job_for, tmp_path):
+    (tmp_path / "one.yaml").write_text("cases: [{count: 3}]")
+    (tmp_path / "other.yaml").write_text("cases: [{count: 3, style: 1}]")
+    one = job_for(count=None, ordered={"plan": tmp_path / "one.yaml"})
+    write_blank(one, 0)
+    other = job_for(count=None, out="elsewhere", ordered={"plan": tmp_path / "other.yaml"}).info.plan_digest
+
+    assert one.plan.count == 3
+    with pytest.raises(DataError, match=f"plan_digest {one.info.plan_digest} there and {other} now"):
+        job_for(count=None, ordered={"plan": tmp_path / "other.yaml"})
+    limits = CaseLimits(num_cases=1, labels={})
+    with pytest.raises(DataError, match=r"gates \{\} there and \{'limits'"):
+        job_for(count=None, ordered={"plan": tmp_path / "one.yaml", "gates": GateRules(limits=limits)})
+
+
+@pytest.mark.parametrize("ordered", [{}, {"plan": "plan.csv"}])
+def test_a_number_of_cases_and_a_plan_exclude_each_other_and_one_is_needed(job_for, ordered):
+    with pytest.raises(ConfigError, match="either a number of cases or a plan"):
+        job_for(count=3 if ordered else None, ordered=ordered)

@@ -17,27 +17,27 @@ def job(tiny_pipeline, tmp_path):
 
 
 def test_only_wanted_cases_are_written_and_failed_ones_only_listed(job):
-    open_for_writing(job.out, job.info)
-    cases = begin(job.plans_of(0))
+    open_for_writing(job.folder.location, job.info)
+    cases = begin(job.plan.batch(0, 4))
     cases[1] = replace(cases[1], failure="case syn_00001: no luck")
     cases[2] = replace(cases[2], note="drawn alone")
     dataset = job.bundles["refiner"].info.dataset
-    write_batch(BatchInWork(batch=0, wanted=[1, 2], cases=cases), dataset, job.info, job.out)
-    found = SyntheticSet(job.out)
+    write_batch(BatchInWork(key=0, wanted=[1, 2], cases=cases), dataset, job.info, job.folder.location, max_redraws=2)
+    found = SyntheticSet(job.folder.location)
 
     assert found.rows.keys() == {"syn_00001", "syn_00002"}
     assert found.case_ids == ["syn_00002"]
     assert found.rows["syn_00001"].message == "case syn_00001: no luck"
     assert found.rows["syn_00002"].message == "drawn alone"
-    assert [path.name for path in (job.out / "images").iterdir()] == ["syn_00002.nii.gz"]
+    assert [path.name for path in (job.folder.path() / "images").iterdir()] == ["syn_00002.nii.gz"]
 
 
 def test_intensities_beyond_the_voxel_type_are_clipped_not_wrapped(job):
-    open_for_writing(job.out, job.info)
-    case = begin([job.plan(0)])[0]
+    open_for_writing(job.folder.location, job.info)
+    case = begin([job.plan.case(0)])[0]
     case.image[0, 0, :2] = (-1000.0, 1000.0)  # int16 ends at -32768 and 32767; a unit is 200
     dataset = job.bundles["refiner"].info.dataset
-    write_batch(BatchInWork(batch=0, wanted=[0], cases=[case]), dataset, job.info, job.out)
-    values = np.asarray(nib.load(job.out / "images" / "syn_00000.nii.gz").dataobj)
+    write_batch(BatchInWork(key=0, wanted=[0], cases=[case]), dataset, job.info, job.folder.location, max_redraws=2)
+    values = np.asarray(nib.load(job.folder.path() / "images" / "syn_00000.nii.gz").dataobj)
 
     assert (values.min(), values.max()) == (-32768, 32767)

@@ -19,18 +19,20 @@ def test_a_batch_survives_its_journey_as_a_row():
         for case in begin(PLANS)
     ]
     cases[2] = replace(cases[2], failure="no luck", note='with "quotes" and ü')
-    arrived = from_row(to_row(BatchInWork(batch=7, wanted=[1, 2], cases=cases, error="stop")))
+    cases[3] = replace(cases[3].rejected("holes", "too many"), scores={"limits": 0.0}, before={"holes": 2})
+    arrived = from_row(to_row(BatchInWork(key=7, wanted=[1, 2], cases=cases, error="stop")))
 
     assert len({plan.shape for plan in PLANS}) == 2
-    assert (arrived.batch, arrived.wanted, arrived.error) == (7, [1, 2], "stop")
+    assert (arrived.key, arrived.wanted, arrived.error) == (7, [1, 2], "stop")
     for found, sent in zip(arrived.cases, cases, strict=True):
         assert (found.plan, found.failure, found.note) == (sent.plan, sent.failure, sent.note)
+        assert (found.rejections, found.scores, found.before) == (sent.rejections, sent.scores, sent.before)
         np.testing.assert_array_equal(found.mask, sent.mask)
         np.testing.assert_array_equal(found.image, sent.image)
 
 
 def test_a_batch_that_is_only_planned_travels_without_arrays():
-    row = source_row(3, [18], PLANS)
+    row = source_row(BatchInWork(key=3, wanted=[18], cases=begin(PLANS)))
 
     assert row.keys() == {"work"}
     assert [case.plan for case in from_row(row).cases] == PLANS

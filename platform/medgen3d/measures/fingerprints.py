@@ -7,12 +7,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from medgen3d.evaluation.extractors import ViewFeatures
-
 GRID = 24
 MAX_SHIFT = 1  # places of the grid
 _INNER = GRID - 2 * MAX_SHIFT
 _NUM_TRANSFORMS = 2**3 * (2 * MAX_SHIFT + 1) ** 3
+PERCENTILE = 0.01
 
 
 class CaseFingerprint(NamedTuple):
@@ -46,17 +45,15 @@ class Nearest(NamedTuple):
 
 
 def describe_case(
-    image: NDArray[np.float32], mask: NDArray[np.integer], features: ViewFeatures | None
+    image: NDArray[np.float32], mask: NDArray[np.integer], embedding: NDArray[np.float32] | None = None
 ) -> CaseFingerprint:
     """The fingerprint of one case.
 
     Args:
         image: [D, h, w] in any unit.
         mask: [D, h, w], contiguous ids.
-        features: Of the judge's extractor.
+        embedding: [C], mean features of the image by a judge.
     """
-    # Each view's vectors are means over the rest of the feature map: their mean is the whole map's, in every view.
-    embedding = None if features is None else features["axial"].mean(axis=0)
     shares = {int(label): _averaged(mask == label).astype(np.float16) for label in np.unique(mask) if label}
     return CaseFingerprint(_averaged(image), shares, embedding)
 
@@ -79,6 +76,14 @@ def nearest(case: CaseFingerprint, train: Sequence[CaseFingerprint]) -> Nearest:
         mask_case=int(dice.argmax()),
         embedding_distance=_embedding_distance(case, train),
     )
+
+
+def threshold(held_out: NDArray[np.float64]) -> float:
+    """What 99 % of new cases stay below: the quantile that the next new case exceeds with a probability of 1 %.
+
+    With fewer than 99 cases it is their largest, which the next one exceeds with a probability of 1 / (cases + 1).
+    """
+    return float(np.quantile(held_out, 1 - PERCENTILE, method="weibull"))
 
 
 def _averaged(volume: NDArray[Any]) -> NDArray[np.float32]:

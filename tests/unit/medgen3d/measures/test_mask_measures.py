@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from medgen3d.evaluation.mask_measures import label_components, label_holes, measure_mask
+from medgen3d.measures.mask_measures import label_components, label_holes, measure_mask
 
 
 def cuboid(shape, *boxes):

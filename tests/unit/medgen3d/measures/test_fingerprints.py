@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from medgen3d.evaluation.fingerprints import GRID, describe_case, nearest
+from medgen3d.measures.fingerprints import GRID, describe_case, nearest
 
 
 def case(seed, shape=(33, 48, 36)):
@@ -12,7 +12,7 @@ def case(seed, shape=(33, 48, 36)):
 
 
 def described(seed):
-    return describe_case(*case(seed), None)
+    return describe_case(*case(seed))
 
 
 TRAIN = [described(seed) for seed in range(6)]
@@ -105,9 +105,9 @@ def test_masks_without_any_label_are_equal_and_constant_images_have_no_correlati
     assert nearest(empty, [empty])[:3:2] == (0, 1)
 
 
-def test_the_embedding_is_the_mean_feature_and_its_distance_that_to_the_closest_case():
+def test_the_distance_of_embeddings_is_that_to_the_closest_case():
     def with_features(*rows):
-        return describe_case(*case(0), {"axial": np.array(rows, dtype=np.float32)})
+        return describe_case(*case(0), np.array(rows, dtype=np.float32).mean(axis=0))
 
     train = [with_features([9, 9]), with_features([4, 3], [2, 5])]  # mean (3, 4)
 

@@ -1,0 +1,231 @@
+"""What bulk synthesis costs beside the drawing itself: Ray Data's pipeline against a bare loop of the same chain.
+
+Run: python benchmarks/bulk.py [--cases 12] [--rounds 1] [--only NAME]. Both draw, check and write the same cases of the
+built-in pipeline, with fewer sampling steps than usual, on one core and with one torch thread. What a case costs is the
+difference between a run of many and one of few cases, so that starting counts for neither. On a machine that others use
+too, processor seconds say more than wall seconds: they are those of every process of the run. Tables in Markdown.
+"""
+
+import argparse
+import os
+import platform
+import shutil
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1", "RAY_DATA_LOG_LEVEL": "ERROR"}
+os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+
+from medgen3d.artifacts.job_status import JobStatus
+from medgen3d.artifacts.storage import Folder
+from medgen3d.artifacts.synthetic_set import merge_parts, open_for_writing
+from medgen3d.config.experiment import CHAIN, StageActors, SynthesisConfig
+from medgen3d.registry.builtin import resolve_builtin
+from medgen3d.synthesis.gates import GateRules, Gates
+from medgen3d.synthesis.job import Order, make_job
+from medgen3d.synthesis.output import write_batch
+from medgen3d.synthesis.worker import advance
+
+FAST = {"mask_generator": {"sampling_steps": 8}, "refiner": {"sampling_steps": 3}}
+"""A case of a second or two."""
+TRIVIAL = {"mask_generator": {"sampling_steps": 1}, "refiner": {"sampling_steps": 1, "start": 0.05}}
+_TICKS = os.sysconf("SC_CLK_TCK")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """Seconds of one run, or per case."""
+
+    wall: float
+    processor: float
+
+    def minus(self, other: "Cost", cases: int) -> "Cost":
+        return Cost(wall=(self.wall - other.wall) / cases, processor=(self.processor - other.processor) / cases)
+
+
+def processor_seconds() -> float:
+    """Of this process and all its descendants, those that ended included."""
+    parents, spent = {}, {}
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            fields = (path / "stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        pid = int(path.name)
+        parents[pid], spent[pid] = int(fields[1]), sum(map(int, fields[11:15])) / _TICKS
+    own, ours = os.getpid(), 0.0
+    for pid, seconds in spent.items():
+        ancestor = pid
+        while ancestor not in (0, 1, own):
+            ancestor = parents.get(ancestor, 0)
+        ours += seconds if ancestor == own else 0.0
+    return ours
+
+
+def timed(run: Callable[[], object]) -> Cost:
+    """What a run costs."""
+    wall, processor = time.perf_counter(), processor_seconds()
+    run()
+    time.sleep(1.0)  # processes that end are counted once they are buried
+    return Cost(wall=time.perf_counter() - wall - 1.0, processor=processor_seconds() - processor)
+
+
+def bare(cases: int, out: Path, config: SynthesisConfig, order: Order) -> None:
+    """The same batches, gates and files in one process."""
+    import torch
+
+    torch.set_num_threads(config.threads)
+    found = resolve_builtin("builtin/hippocampus")
+    job = make_job(found.bundles, found.name, found.version, cases, 1, out, config, order)
+    open_for_writing(out, job.info)
+    stages = {stage: job.bundles[stage].trained_stage() for stage in job.stages}
+    gates = Gates(order.gates, job.dataset, [])
+    for key, item in enumerate(job.standing.next_items(cases)):
+        work = job.work_of(key, item)
+        for stage, trained in stages.items():
+            work = replace(work, cases=advance(stage, trained, work.cases, job.dataset))
+        work = replace(work, cases=[gates.judge(case) for case in work.cases])
+        write_batch(work, job.dataset, job.info, str(out), config.max_redraws)
+    merge_parts(out)
+
+
+def on_ray(cases: int, out: Path, config: SynthesisConfig, order: Order) -> None:
+    """The real thing; Ray runs already."""
+    from medgen3d.synthesis.on_ray import synthesize
+
+    found = resolve_builtin("builtin/hippocampus")
+    synthesize(found.bundles, found.name, found.version, cases, 1, out, config, order=order)
+
+
+def per_case(
+    draw: Callable[[int, Path, SynthesisConfig, Order], None],
+    few: int,
+    many: int,
+    config: SynthesisConfig,
+    options: Mapping[str, Mapping[str, float]],
+) -> tuple[Cost, JobStatus | None]:
+    """What a further case costs, and the status of the longer run."""
+    limits = resolve_builtin("builtin/hippocampus").info.limits
+    config = config.model_copy(update={"max_redraws": 0})  # both draw every case once
+    order = Order(options=options, gates=GateRules(limits=limits))
+    costs, status = [], None
+    for cases in (few, many):
+        out = Path(tempfile.mkdtemp(dir="/dev/shm")) / "set"
+        costs.append(timed(lambda cases=cases, out=out: draw(cases, out, config, order)))
+        status = JobStatus.read(Folder.of(out)) if (out / "status.json").exists() else None
+        shutil.rmtree(out.parent)
+    return costs[1].minus(costs[0], many - few), status
+
+
+def row(name: str, costs: list[Cost], base: list[Cost]) -> str:
+    """A row of a table: medians, and the ratio to what the first row costs."""
+    wall, processor = (statistics.median(getattr(cost, kind) for cost in costs) for kind in ("wall", "processor"))
+    ratio = statistics.median(cost.processor for cost in base) / processor
+    return f"| {name} | {wall:.2f} | {processor:.2f} | {ratio:.2f} |"
+
+
+HEAD = "| variant | wall s per case | processor s per case | processor, first row / this |\n| --- | --- | --- | --- |"
+
+
+def compare(title: str, variants: dict[str, Callable[[], Cost]], rounds: int) -> None:
+    """All variants take turns."""
+    costs: dict[str, list[Cost]] = {name: [] for name in variants}
+    for _ in range(rounds):
+        for name, run in variants.items():
+            costs[name].append(run())
+    first = next(iter(costs.values()))
+    print(f"\n## {title}\n\n{HEAD}")
+    for name, found in costs.items():
+        print(row(name, found, first), flush=True)
+
+
+def overhead(cases: int, rounds: int) -> None:
+    """Ray Data against the bare loop, and where its time goes."""
+    config = SynthesisConfig(batch=2)
+    told: list[JobStatus] = []
+
+    def piped() -> Cost:
+        cost, status = per_case(on_ray, 2, cases, config, FAST)
+        told.append(status) if status else None
+        return cost
+
+    variants = {
+        "bare loop, one process": lambda: per_case(bare, 2, cases, config, FAST)[0],
+        "Ray Data": piped,
+    }
+    compare("Cases of a second or two, batches of 2, one core", variants, rounds)
+    print("\n| stage | cases | busy s | busy s per case |\n| --- | --- | --- | --- |")
+    for name, stage in told[-1].stages.items():
+        print(f"| {name} | {stage.num_done} | {stage.busy_s:.1f} | {stage.busy_s / stage.num_done:.2f} |")
+    busy = sum(stage.busy_s for stage in told[-1].stages.values())
+    print(f"\nof {told[-1].seconds:.0f} s, start included; all stages were busy for {busy:.0f} s in sum")
+
+
+def trivial(cases: int, rounds: int) -> None:
+    """What remains when there is hardly anything to draw."""
+    config = SynthesisConfig(batch=1)
+    compare(
+        "Almost nothing to draw (one step per network), batches of 1, one core",
+        {
+            "bare loop, one process": lambda: per_case(bare, 2, 4 * cases, config, TRIVIAL)[0],
+            "Ray Data": lambda: per_case(on_ray, 2, 4 * cases, config, TRIVIAL)[0],
+        },
+        rounds,
+    )
+
+
+def lockstep(cases: int, rounds: int) -> None:
+    """Several cases at a time against one."""
+    variants = {
+        f"{width} at a time": lambda width=width: per_case(
+            bare, width, max(cases, 2 * width), SynthesisConfig(batch=width), FAST
+        )[0]
+        for width in (1, 2, 4, 8)
+    }
+    compare("Lock-step against one at a time, bare loop, one core", variants, rounds)
+
+
+def workers(cases: int, rounds: int) -> None:
+    """Twice the processes on two cores."""
+    two = StageActors(**dict.fromkeys(CHAIN, 2))
+    variants = {
+        "one process per stage": lambda: per_case(on_ray, 4, 2 * cases, SynthesisConfig(batch=2), FAST)[0],
+        "two processes per stage": lambda: per_case(
+            on_ray, 4, 2 * cases, SynthesisConfig(batch=2, num_actors=two), FAST
+        )[0],
+    }
+    compare("Ray Data on two cores", variants, rounds)
+
+
+PARTS = {"lockstep": (lockstep, 1), "overhead": (overhead, 1), "trivial": (trivial, 1), "workers": (workers, 2)}
+"""What is measured, and on how many cores."""
+
+
+def main() -> None:
+    """Measure and print tables in Markdown; every part in a process of its own, on its own cores."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--cases", type=int, default=12)
+    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--only", choices=PARTS)
+    arguments = parser.parse_args()
+    print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}")
+    for name in [arguments.only] if arguments.only else PARTS:
+        pid = os.fork()
+        if pid == 0:
+            part, cores = PARTS[name]
+            os.sched_setaffinity(0, set(sorted(os.sched_getaffinity(0))[:cores]))
+            if name != "lockstep":
+                import ray
+
+                ray.init(address="local", num_cpus=8, include_dashboard=False, log_to_driver=False)
+            part(arguments.cases, arguments.rounds)
+            os._exit(0)
+        os.waitpid(pid, 0)
+
+
+if __name__ == "__main__":
+    main()

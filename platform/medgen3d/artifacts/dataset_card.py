@@ -1,0 +1,92 @@
+"""`dataset_card.md`: what a synthetic set is, for whoever gets it without having made it."""
+
+from collections import Counter
+from collections.abc import Mapping
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from medgen3d.artifacts.manifest import SyntheticSetInfo
+from medgen3d.artifacts.storage import Folder
+from medgen3d.artifacts.synthetic_set import read_columns
+
+CARD = "dataset_card.md"
+_LAYOUT = {
+    "nifti": "`images/CASE.nii.gz` and `labels/CASE.nii.gz` on one grid; `dataset.json` is that of the Medical "
+    "Segmentation Decathlon and of nnU-Net.",
+    "parquet": "`pairs/CASE.parquet`, one row each: voxels as little-endian bytes in C order, (D, H, W).",
+    "dicom": "`dicom/CASE/image` is a DICOM series, `dicom/CASE/segmentation.dcm` a DICOM segmentation of it. Dates in "
+    "them are made up.",
+}
+
+
+def write_card(folder: Folder, licence: str | None, idle: Mapping[str, str]) -> None:
+    """Describe the set as it is now.
+
+    Args:
+        folder: The set's.
+        licence: Of the training data; None if it is not known.
+        idle: Gates that did not run, and why.
+
+    Raises:
+        OSError: The folder cannot be written.
+    """
+    info, table = read_columns(folder)
+    folder.write(CARD, _text(info, table, licence, idle).encode())
+
+
+def _text(info: SyntheticSetInfo, table: pa.Table, licence: str | None, idle: Mapping[str, str]) -> str:
+    done = int(pc.sum(pc.equal(table["status"], "done")).as_py() or 0)
+    phantom = "**PHANTOM DATA**: the training data were computed, no patient was imaged.\n\n" if info.phantom else ""
+    labels = ", ".join(f"{label_id} {name}" for label_id, name in info.labels.items())
+    spacing = " x ".join(f"{length:g}" for length in info.spacing_mm)
+    return f"""# {info.dataset_name}, synthetic
+
+{phantom}{done} pairs of an image ({info.modality}) and its label mask, drawn by a model. Not for diagnosis.
+
+| | |
+| --- | --- |
+| pairs | {done} accepted, {_number(table, "failed")} given up, {_number(table, "rejected")} not drawn yet |
+| labels | {labels} |
+| voxels | {spacing} mm (D x H x W) unless the manifest says otherwise, {info.image_dtype} |
+| drawn by | {info.pipeline_name} version {info.pipeline_version}, seed {info.seed}{_choices(info)} |
+| weights | {_hashes(info.weights_sha256)} |
+| trained on | {info.dataset_name}, digest `{info.dataset_digest[:12]}` |
+| licence of the training data | {licence or "not known; ask whoever trained the pipeline"} |
+
+## Layout
+
+{_LAYOUT[info.format]} `manifest.parquet` has a row per planned pair with the SHA-256 of its
+files, `plan.parquet` what was asked for.
+
+## Gates
+
+{_gates(info, table, idle)}
+"""
+
+
+def _number(table: pa.Table, status: str) -> int:
+    return int(pc.sum(pc.equal(table["status"], status)).as_py() or 0)
+
+
+def _choices(info: SyntheticSetInfo) -> str:
+    choices = [f"{stage}.{option}={value}" for stage, named in info.sampling.items() for option, value in named.items()]
+    choices += [] if info.refined else ["not refined"]
+    choices += [f"for given masks (digest `{info.masks_digest[:12]}`)"] if info.masks_digest else []
+    choices += [f"after a plan file (digest `{info.plan_digest[:12]}`)"] if info.plan_digest else []
+    return "".join(f", {choice}" for choice in choices)
+
+
+def _hashes(weights: dict[str, str]) -> str:
+    return ", ".join(f"{stage} `{digest[:12]}`" for stage, digest in weights.items())
+
+
+def _gates(info: SyntheticSetInfo, table: pa.Table, idle: Mapping[str, str]) -> str:
+    is_told = pc.or_(pc.greater(table["redraws"], 0), pc.not_equal(table["status"], "done"))
+    counts: Counter[str] = Counter()
+    for case in table.filter(is_told)["rejections"].to_pylist():
+        counts.update(dict(case or []))
+    lines = [f"- {gate}: run (digest of its limits `{digest[:12]}`)" for gate, digest in info.gates.items()]
+    lines += [f"- {gate}: not run, {reason}" for gate, reason in idle.items()]
+    lines += [f"- draws rejected for {reason}: {number}" for reason, number in sorted(counts.items())]
+    return "\n".join(lines or ["None ran: every draw was accepted."])

@@ -1,0 +1,1 @@
+"""What is measured of a single pair, for whoever needs it: limits of the gates, and evaluation."""

@@ -1,0 +1,97 @@
+"""What a run will need, told by one case that is drawn in this process, checked and packed, and thrown away."""
+
+import os
+import resource
+import time
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+
+from medgen3d.artifacts.manifest import SyntheticSetInfo
+from medgen3d.artifacts.pair_files import encode_pair
+from medgen3d.artifacts.planned_case import Shape
+from medgen3d.artifacts.training_limits import fingerprints_of
+from medgen3d.config.experiment import SynthesisConfig
+from medgen3d.synthesis.gates import Gates
+from medgen3d.synthesis.job import Job
+from medgen3d.synthesis.masks import with_masks
+from medgen3d.synthesis.standing import Item
+from medgen3d.synthesis.work import GATES, WRITTEN, CaseInWork
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Estimate:
+    """What was measured, and what follows for the cases that are missing.
+
+    seconds_per_case: By stage, of the one case.
+    seconds: For all, whatever is slower: the slowest stage, or all stages on the cores of this machine. Lock-step
+        batches are usually faster, other machines' cores and rejected draws are not counted.
+    memory_bytes: Of all processes together, if each takes as much as this one did.
+    disk_bytes: Of the files.
+    """
+
+    seconds_per_case: dict[str, float]
+    seconds: float
+    memory_bytes: int
+    disk_bytes: int
+
+
+def calibrate(job: Job, config: SynthesisConfig, shapes: Counter[Shape]) -> Estimate | None:
+    """Draw the first missing case, and reckon; None if no case is missing.
+
+    Args:
+        job: What is to be drawn.
+        config: Actors and threads.
+        shapes: How many of all cases have each size.
+
+    Raises:
+        ArtifactError: A bundle cannot be used.
+    """
+    missing = job.standing.missing
+    if not len(missing):
+        return None
+    import torch
+
+    torch.set_num_threads(config.threads)
+    number = int(missing[0])
+    (case,) = with_masks(job.work_of(0, Item(numbers=(number,), wanted=(number,))).cases, job.given, job.dataset)
+    seconds, case = _draw(job, case)
+    began = time.monotonic()
+    num_bytes = _packed(job.info, case, job)
+    seconds[WRITTEN] = time.monotonic() - began
+    processes = {stage: getattr(config.num_actors, stage) for stage in job.stages}
+    processes |= {GATES: config.num_gate_actors, WRITTEN: os.cpu_count() or 1}
+    slowest = max(spent / processes[stage] for stage, spent in seconds.items())
+    cores = sum(seconds.values()) * config.threads / (os.cpu_count() or 1)
+    mean_voxels = sum(int(np.prod(shape)) * times for shape, times in shapes.items()) / shapes.total()
+    num_actors = sum(processes[stage] for stage in seconds if stage != WRITTEN)
+    return Estimate(
+        seconds_per_case=seconds,
+        seconds=max(slowest, cores) * len(missing),
+        memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 * num_actors,
+        disk_bytes=round(num_bytes / case.mask.size * mean_voxels * len(missing)),
+    )
+
+
+def _draw(job: Job, case: CaseInWork) -> tuple[dict[str, float], CaseInWork]:
+    from medgen3d.synthesis.worker import advance
+
+    seconds = {}
+    for stage in job.stages:
+        trained = job.bundles[stage].trained_stage(job.info.device)
+        began = time.monotonic()
+        (case,) = advance(stage, trained, [case], job.dataset)
+        seconds[stage] = time.monotonic() - began
+    if job.info.gates:
+        train = fingerprints_of(job.gates.train) if job.gates.near_copy and job.gates.train else []
+        gates = Gates(job.gates, job.dataset, train)
+        began = time.monotonic()
+        gates.judge(case)
+        seconds[GATES] = time.monotonic() - began
+    return seconds, case
+
+
+def _packed(info: SyntheticSetInfo, case: CaseInWork, job: Job) -> int:
+    images, labels = encode_pair(info, case.plan.case_id, *job.dataset.as_volumes(case.image, case.mask))
+    return sum(len(content) for content in (images | labels).values())

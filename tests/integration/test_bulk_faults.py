@@ -1,0 +1,248 @@
+"""Whatever dies while a set is drawn, the set becomes what it would have been: on a real cluster of several Ray nodes.
+
+Drivers are processes of their own. The networks draw with many steps, so that a batch takes long enough to be hit.
+"""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from ray.cluster_utils import Cluster
+
+from medgen3d.artifacts.job_status import JobStatus
+from medgen3d.artifacts.storage import Folder
+from medgen3d.artifacts.synthetic_set import SyntheticSet, damages
+from medgen3d.core.hashing import sha256_of
+
+COUNT = 6
+SLOW = {"mask_generator": {"sampling_steps": 30}, "refiner": {"sampling_steps": 30}}
+STAGES = ("MaskGenerator", "ImageSequenceGenerator", "Refiner")
+LIMIT_S = 280.0
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    (Path(os.environ["RAY_TMPDIR"]) / "ray").mkdir(exist_ok=True)
+    node = {"num_cpus": 2, "object_store_memory": 150 * 2**20}
+    made = Cluster(initialize_head=True, head_node_args=node | {"include_dashboard": False})
+    made.add_node(**node)
+    yield made
+    made.shutdown()
+
+
+@pytest.fixture(scope="module")
+def start(cluster, tiny_pipeline):
+    """start(out, count=, **arguments of the driver): a driver's process."""
+
+    def make(out: Path, count: int = COUNT, **arguments: object) -> subprocess.Popen[str]:
+        given = {
+            "address": cluster.address,
+            "bundles": {stage: str(root) for stage, root in tiny_pipeline.items()},
+            "out": str(out),
+            "node": str(node_file(out)),
+            "count": count,
+            "options": SLOW,
+        }
+        command = [sys.executable, str(Path(__file__).with_name("bulk_driver.py")), json.dumps(given | arguments)]
+        return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def undisturbed(start, tmp_path_factory) -> dict[str, str]:
+    """The hashes of the set when nothing dies."""
+    out = tmp_path_factory.mktemp("undisturbed") / "set"
+    ended(start(out))
+    return hashes(out)
+
+
+def node_file(out: Path) -> Path:
+    """Where a driver writes the id of the node that it sits on."""
+    return out.with_name(f"{out.name}.node")
+
+
+def kill_a_node(cluster: Cluster, out: Path) -> None:
+    """One where neither the driver nor the cluster's head is: a driver dies with its node, as it does when killed."""
+    own = node_file(out).read_text()
+    lost = next(node for node in cluster.worker_nodes if node.node_id != own)
+    cluster.remove_node(lost, allow_graceful=False)
+
+
+def ended(driver: subprocess.Popen[str], code: int = 0) -> str:
+    """What a driver said on stderr, once it is through."""
+    _, said = driver.communicate(timeout=LIMIT_S)
+    assert driver.returncode == code, said
+    return said
+
+
+def hashes(out: Path) -> dict[str, str]:
+    return {str(path.relative_to(out)): sha256_of(path) for path in sorted(out.glob("*/*.nii.gz"))}
+
+
+def assert_complete(out: Path, expected: dict[str, str]) -> None:
+    """Exactly the planned cases, every file as the manifest says and as in the set that was left alone."""
+    found = SyntheticSet(out)
+    assert len(found.case_ids) == len(expected) // 2
+    assert all(not list(damages(out, found.info, row)) for row in found.rows.values())
+    for case_id in found.case_ids:
+        found.read(case_id)
+    assert hashes(out) == expected
+    assert list((out / "manifest.parts").iterdir()) == []
+    assert [path for path in out.rglob("*") if "unfinished" in path.name] == []
+
+
+def wait_for(condition, driver: subprocess.Popen[str]):
+    """The first truthy value of a condition."""
+    until = time.monotonic() + LIMIT_S
+    while time.monotonic() < until:
+        if found := condition():
+            return found
+        assert driver.poll() is None, driver.stderr.read()[-2000:]
+        time.sleep(0.02)
+    raise AssertionError("it took too long")
+
+
+def workers(title: str) -> list[int]:
+    """Processes of this test's Ray that are at work on something; others run Ray on this machine as well."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (path / "cmdline").read_text()
+            parent = (path / "stat").read_text().rpartition(")")[2].split()[1]
+            is_at_work = command.startswith("ray::") and title in command and "submit" in command
+            if is_at_work and os.environ["RAY_TMPDIR"] in Path(f"/proc/{parent}/cmdline").read_text():
+                found.append(int(path.name))
+        except OSError:  # it ended meanwhile
+            continue
+    return found
+
+
+def kill_at_work(title: str, driver: subprocess.Popen[str]) -> None:
+    """Kill a process of an actor in the middle of a batch."""
+    (pid, *_) = wait_for(lambda: workers(title), driver)
+    os.kill(pid, signal.SIGKILL)
+
+
+def parts(out: Path) -> int:
+    return len(list((out / "manifest.parts").glob("*"))) + (out / "images").is_dir() * len(
+        list((out / "images").glob("*.nii.gz"))
+    )
+
+
+def test_a_run_that_loses_actors_of_every_stage_then_a_node_then_its_driver_is_completed_with_the_same_bytes(
+    cluster, start, undisturbed, tmp_path
+):
+    out = tmp_path / "set"
+    cluster.add_node(num_cpus=2, object_store_memory=150 * 2**20)
+    driver = start(out)
+    for title in STAGES:
+        kill_at_work(title, driver)
+    kill_a_node(cluster, out)
+    wait_for(lambda: parts(out), driver)
+    driver.kill()
+    driver.wait()
+    again = start(out)
+    wait_for(lambda: workers("Refiner"), again)
+    again.kill()
+    again.wait()
+    ended(start(out))
+
+    assert_complete(out, undisturbed)
+    assert JobStatus.read(Folder.of(out)).state == "finished"
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("title", STAGES)
+def test_an_actor_that_is_killed_in_mid_batch_costs_nothing(title, start, undisturbed, tmp_path):
+    driver = start(tmp_path / "set")
+    kill_at_work(title, driver)
+    ended(driver)
+    assert_complete(tmp_path / "set", undisturbed)
+
+
+@pytest.mark.soak
+def test_a_node_that_dies_costs_nothing(cluster, start, undisturbed, tmp_path):
+    cluster.add_node(num_cpus=2, object_store_memory=150 * 2**20)
+    driver = start(tmp_path / "set")
+    wait_for(lambda: workers("Refiner"), driver)
+    kill_a_node(cluster, tmp_path / "set")
+    ended(driver)
+    assert_complete(tmp_path / "set", undisturbed)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+def test_a_driver_that_is_killed_at_ten_random_moments_is_continued_each_time(start, undisturbed, tmp_path):
+    moments = random.Random(5)
+    out = tmp_path / "set"
+    for _ in range(10):
+        driver = start(out)
+        began = time.monotonic()
+        after = moments.uniform(1, 25)
+        while time.monotonic() - began < after and driver.poll() is None:
+            time.sleep(0.05)
+        driver.kill()
+        driver.wait()
+    ended(start(out))
+    assert_complete(out, undisturbed)
+
+
+def test_a_case_that_kills_its_process_is_given_up_and_the_others_are_drawn(start, undisturbed, tmp_path):
+    out = tmp_path / "set"
+    ended(start(out, count=4, poisoned=2))
+    found = SyntheticSet(out)
+
+    assert found.case_ids == ["syn_00000", "syn_00001", "syn_00003"]
+    assert found.rows["syn_00002"].status == "failed"
+    assert "died 2 times" in found.rows["syn_00002"].message
+    assert "drawn alone, since its batch killed" in found.rows["syn_00003"].message
+    assert not list(damages(out, found.info, found.rows["syn_00003"]))
+    first = {name: digest for name, digest in hashes(out).items() if name[-12:-7] < "00002"}
+    assert first.items() <= undisturbed.items()
+    assert len(first) == 4
+
+
+@pytest.mark.soak
+def test_a_full_disk_ends_the_run_with_one_sentence_and_it_goes_on_once_there_is_room(start, undisturbed, tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=40k", "tmpfs", str(disk)], capture_output=True, text=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip(f"a small disk cannot be mounted here: {mounted.stderr.strip()}")
+    try:
+        said = ended(start(disk / "set"), code=2)
+        assert "cannot be written (No space left on device). Make room" in said
+        assert "Traceback" not in said
+        found = SyntheticSet(disk / "set")
+        assert len(found.case_ids) < COUNT
+        assert all(not list(damages(disk / "set", found.info, found.rows[case_id])) for case_id in found.case_ids)
+        subprocess.run(["mount", "-o", "remount,size=20m", str(disk)], check=True)
+        ended(start(disk / "set"))
+        assert_complete(disk / "set", undisturbed)
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+@pytest.mark.soak
+def test_a_run_that_is_asked_to_end_finishes_what_it_has_begun_and_says_how_to_go_on(start, undisturbed, tmp_path):
+    out = tmp_path / "set"
+    driver = start(out)
+    wait_for(lambda: workers("Refiner"), driver)
+    driver.send_signal(signal.SIGINT)
+    ended(driver, code=130)
+    status, found = JobStatus.read(Folder.of(out)), SyntheticSet(out)
+
+    assert (status.state, status.resume) == ("interrupted", "the same again")
+    assert 0 < len(found.case_ids) == status.done < COUNT
+    ended(start(out))
+    assert_complete(out, undisturbed)
