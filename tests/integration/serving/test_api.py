@@ -18,6 +18,8 @@ from medgen3d.artifacts import nifti
 from medgen3d.artifacts.planned_case import plan_case
 from medgen3d.artifacts.synthetic_set import SyntheticSet
 from medgen3d.core.volume import Volume, affine_from_spacing
+from medgen3d.serving.database import Database, sqlite_url
+from medgen3d.serving.jobs import JobStore
 from medgen3d.serving.leases import Leases
 from medgen3d.serving.tokens import create_token, revoke_token
 
@@ -276,6 +278,8 @@ def test_jobs_survive_a_restart_and_are_gone_on_with_at_once(make_server, tmp_pa
         hold(served)
         ids = [submit(client, seed=number) for number in range(6)]  # four of them run
         begun(served, ids[3])
+    left = Database(sqlite_url(tmp_path / "serving" / "jobs.db"))
+    assert JobStore(left, max_queued=1, jobs_per_owner=1).counts() == {"queued": 6}
     with make_server(tmp_path / "serving", lease_s=60) as served, served.client() as client:
         at = time.monotonic()
         for job_id in ids:
