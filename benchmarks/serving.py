@@ -33,7 +33,7 @@ from medgen3d_stages.chain import TrainedStage, draw_images, draw_masks, refine
 from medgen3d_stages.mask_generator.sampler import MaskRequest
 
 PIPELINE = "builtin/hippocampus"
-LARGE = (64, 512, 512)
+LARGE, SMALL = (64, 512, 512), (12, 51, 34)
 STEPS = 5  # of the 25 that the pipeline takes
 WINDOW_SHAPE = (8, 51, 34)  # a mask of one window
 
@@ -183,7 +183,7 @@ async def measure_added(rounds: int) -> None:
     real = {stage: StageLoader(Source(config.storage, ()), stage, "cpu") for stage in CHAIN}
     engine = served_engine("real", config, real)
     stages = {stage: loader(PIPELINE) for stage, loader in real.items()}
-    rows.append(await added_time(min(rounds, 5), f"{PIPELINE}, 36 x 51 x 34", engine, stages, (36, 51, 34)))
+    rows.append(await added_time(max(rounds // 3, 1), f"{PIPELINE}, 12 x 51 x 34", engine, stages, SMALL))
     serve.delete("real")
     head = ("chain", "direct [ms]", "served [ms]", "added, median [ms]", "least", "most")
     show("Added time between acceptance and finished arrays", head, rows)
