@@ -22,13 +22,13 @@ import pytest
 import torch
 import yaml
 
-from medgen3d.artifacts.bundle import Bundle, read_bundle, read_weights, write_bundle
+from medgen3d.artifacts.bundle import WEIGHTS, Bundle, read_bundle, read_weights, write_bundle
 from medgen3d.config.experiment import CHAIN, ExperimentConfig
 from medgen3d.config.load import load_config
 from medgen3d.registry.bundles import register_bundle
 from medgen3d.registry.pipeline import CHAMPION, create_pipeline
 from medgen3d.registry.tracking import Tracking, start_run
-from medgen3d.registry.versions import find_version, set_alias
+from medgen3d.registry.versions import fetch, find_version, set_alias
 from medgen3d.serving.service import TOKENS
 from medgen3d.serving.tokens import create_token
 
@@ -44,7 +44,7 @@ PROCESSES = {
 
 @dataclass(frozen=True)
 class Registry:
-    """Two versions of the pipeline `knee`, whose refiners differ; the first one is the champion."""
+    """Three versions of the pipeline `knee`: the champion, one with another refiner, and one whose file is damaged."""
 
     tracking: Tracking
     root: Path
@@ -61,8 +61,10 @@ def registry(tiny_pipeline: dict[str, Path], tmp_path_factory: pytest.TempPathFa
     for stage in CHAIN:
         _register(found.tracking, root / "bundle", read_bundle(tiny_pipeline[stage]), shift=0.0)
     create_pipeline(found.tracking, "knee")
-    _register(found.tracking, root / "bundle", read_bundle(tiny_pipeline["refiner"]), shift=0.05)
-    create_pipeline(found.tracking, "knee")
+    for shift in (0.05, 0.1):
+        _register(found.tracking, root / "bundle", read_bundle(tiny_pipeline["refiner"]), shift)
+        create_pipeline(found.tracking, "knee")
+    (fetch(found.tracking, find_version(found.tracking, "knee.refiner", "3")) / WEIGHTS).write_bytes(b"damaged")
     found.promote(1)
     return found
 

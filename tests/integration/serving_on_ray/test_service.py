@@ -119,6 +119,13 @@ def test_a_promoted_champion_is_taken_over_with_no_failed_request(service, regis
     assert client.volumes(jobs[0]) != client.volumes(jobs[-1])
 
 
+def test_a_champion_that_cannot_be_loaded_is_not_taken_over(service, registry):
+    registry.promote(3)
+    time.sleep(2)  # the registry is asked twice a second
+    job = service.client.wait(service.client.submit(seed=4))
+    assert (job["state"], job["pipeline"]) == ("succeeded", "knee@2")
+
+
 def test_a_pipeline_that_is_not_offered_is_refused(service):
     answer = service.client.ask("POST", "/v1/jobs", json={"pipeline": "builtin/hippocampus"})
     assert answer.status_code == 404
