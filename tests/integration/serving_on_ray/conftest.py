@@ -22,13 +22,13 @@ import pytest
 import torch
 import yaml
 
-from medgen3d.artifacts.bundle import Bundle, read_bundle, read_weights, write_bundle
+from medgen3d.artifacts.bundle import WEIGHTS, Bundle, read_bundle, read_weights, write_bundle
 from medgen3d.config.experiment import CHAIN, ExperimentConfig
 from medgen3d.config.load import load_config
 from medgen3d.registry.bundles import register_bundle
 from medgen3d.registry.pipeline import CHAMPION, create_pipeline
 from medgen3d.registry.tracking import Tracking, start_run
-from medgen3d.registry.versions import find_version, set_alias
+from medgen3d.registry.versions import fetch, find_version, set_alias
 from medgen3d.serving.service import TOKENS
 from medgen3d.serving.tokens import create_token
 
@@ -44,7 +44,7 @@ PROCESSES = {
 
 @dataclass(frozen=True)
 class Registry:
-    """Two versions of the pipeline `knee`, whose refiners differ; the first one is the champion."""
+    """Three versions of the pipeline `knee`: the champion, one with another refiner, and one whose file is damaged."""
 
     tracking: Tracking
     root: Path
@@ -61,8 +61,10 @@ def registry(tiny_pipeline: dict[str, Path], tmp_path_factory: pytest.TempPathFa
     for stage in CHAIN:
         _register(found.tracking, root / "bundle", read_bundle(tiny_pipeline[stage]), shift=0.0)
     create_pipeline(found.tracking, "knee")
-    _register(found.tracking, root / "bundle", read_bundle(tiny_pipeline["refiner"]), shift=0.05)
-    create_pipeline(found.tracking, "knee")
+    for shift in (0.05, 0.1):
+        _register(found.tracking, root / "bundle", read_bundle(tiny_pipeline["refiner"]), shift)
+        create_pipeline(found.tracking, "knee")
+    (fetch(found.tracking, find_version(found.tracking, "knee.refiner", "3")) / WEIGHTS).write_bytes(b"damaged")
     found.promote(1)
     return found
 
@@ -91,9 +93,9 @@ class Service:
         return sorted(path.name for path in (self.folder / "jobs" / job_id).glob("result-*.zip"))
 
     def ask(self, method: str, path: str, **options: Any) -> httpx.Response:
-        """The first answer that is not the sign of a process that has just died; at most a minute later."""
+        """The first answer that is not the sign of a process that has just died; at most five minutes later."""
         headers = self.headers | options.pop("headers", {})
-        for _ in range(240):
+        for _ in range(1200):
             try:
                 answer = httpx.request(method, self.url + path, headers=headers, timeout=30, **options)
             except httpx.TransportError:
@@ -101,7 +103,7 @@ class Service:
             if answer is not None and answer.status_code not in (500, 502, 503, 504):
                 return answer
             time.sleep(0.25)
-        raise AssertionError(f"{method} {path}: no answer for a minute")
+        raise AssertionError(f"{method} {path}: no answer for five minutes")
 
     def submit(self, seed: int, key: str | None = None, **request: Any) -> str:
         """A job's id; with a key the same job however often it is tried."""
@@ -113,7 +115,7 @@ class Service:
     def status(self, job_id: str) -> dict[str, Any]:
         return self.ask("GET", f"/v1/jobs/{job_id}").json()
 
-    def wait(self, job_id: str, states: tuple[str, ...] = ENDED, within_s: float = 120) -> dict[str, Any]:
+    def wait(self, job_id: str, states: tuple[str, ...] = ENDED, within_s: float = 600) -> dict[str, Any]:
         end = time.monotonic() + within_s
         while (job := self.status(job_id))["state"] not in states:
             assert time.monotonic() < end, job

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(1500)  # two minutes of two cores, but never a failure of a busy machine
 STAGES = ("mask_generator", "image_sequence_generator", "refiner")
 SERVE = ("ingress", "controller", "proxy")
 SEEDS, COUNT = range(5), 10
@@ -117,6 +117,16 @@ def test_a_promoted_champion_is_taken_over_with_no_failed_request(service, regis
     assert {job["state"] for job in ended} == {"succeeded"}
     assert {job["attempts"] for job in ended} == {1}
     assert client.volumes(jobs[0]) != client.volumes(jobs[-1])
+
+
+def test_a_champion_that_cannot_be_loaded_is_not_taken_over(service, registry):
+    client = service.client
+    before = client.wait(client.submit(seed=4))
+    registry.promote(3)
+    time.sleep(2)  # the registry is asked twice a second
+    after = client.wait(client.submit(seed=4))
+    assert before["state"] == after["state"] == "succeeded"
+    assert before["pipeline"] == after["pipeline"] != "knee@3"
 
 
 def test_a_pipeline_that_is_not_offered_is_refused(service):

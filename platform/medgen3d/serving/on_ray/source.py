@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from medgen3d.artifacts.bundle import read_bundle
 from medgen3d.artifacts.pipeline import Pipeline
 from medgen3d.config.experiment import StorageConfig
-from medgen3d.registry.builtin import PREFIX, resolve_builtin
+from medgen3d.registry.builtin import PREFIX, describe_builtin, resolve_builtin
 
 if TYPE_CHECKING:
     from medgen3d_stages.chain import TrainedStage
@@ -55,6 +55,7 @@ class Source:
             RegistryError: It means nothing, or the registry did not answer.
         """
         if reference.startswith(PREFIX):
+            describe_builtin(reference.removeprefix(PREFIX))
             return reference
         from medgen3d.registry.pipeline import describe  # loads MLflow, which built-in pipelines do not need
         from medgen3d.registry.tracking import Tracking

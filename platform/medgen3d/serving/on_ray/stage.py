@@ -59,12 +59,15 @@ class StageReplica:
 
         Raises:
             Medgen3dError: It cannot be found or is damaged.
+            Exception: The step failed.
         """
         trained = await self._models.get(reference)
         place = await self._device.join(f"prepare {reference}", trained, _first_item(self._stage, trained), seed=0)
         while not place.run.done and not place.finished.done():
             await asyncio.sleep(0.01)
         self._device.leave(place)
+        if place.finished.done():
+            place.finished.result()  # raises what went wrong in the step
 
     async def draw(self, reference: str, key: str, seed: int, *inputs: Any) -> AsyncIterator[Told]:
         """Draw one case; leaving the iterator, or cancelling, frees the device after the current step.
