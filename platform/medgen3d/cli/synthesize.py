@@ -66,7 +66,7 @@ def synthesize(
     from medgen3d.recipes.gates import gate_rules
     from medgen3d.registry.pipeline import resolve_pipeline
     from medgen3d.registry.tracking import Tracking
-    from medgen3d.synthesis.job import Order, known_format
+    from medgen3d.synthesis.order import Order, known_format
 
     kind = known_format(file_format)
     found = resolve_pipeline(Tracking.of(experiment.storage), pipeline)
