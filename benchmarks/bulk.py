@@ -26,7 +26,8 @@ from medgen3d.artifacts.synthetic_set import merge_parts, open_for_writing
 from medgen3d.config.experiment import CHAIN, StageActors, SynthesisConfig
 from medgen3d.registry.builtin import resolve_builtin
 from medgen3d.synthesis.gates import GateRules, Gates
-from medgen3d.synthesis.job import Order, make_job
+from medgen3d.synthesis.job import make_job
+from medgen3d.synthesis.order import Order
 from medgen3d.synthesis.output import write_batch
 from medgen3d.synthesis.worker import advance
 

@@ -33,8 +33,9 @@ from medgen3d.evaluation.measures import Instruments
 from medgen3d.evaluation.sets import open_sets
 from medgen3d.evaluation.suite import evaluate
 from medgen3d.recipes.usefulness.trial import TrialSpec, run_trial
-from medgen3d.synthesis.job import Order, make_job
+from medgen3d.synthesis.job import make_job
 from medgen3d.synthesis.masks import with_masks
+from medgen3d.synthesis.order import Order
 from medgen3d.synthesis.output import write_batch
 from medgen3d.synthesis.worker import advance
 from medgen3d.training.batches import ExampleSet, StepSampler, batches

@@ -10,8 +10,8 @@ import ray
 from medgen3d.config.experiment import SynthesisConfig
 from medgen3d.core.errors import Medgen3dError
 from medgen3d.core.seeds import stream_seed
-from medgen3d.synthesis.job import Order
 from medgen3d.synthesis.on_ray import synthesize
+from medgen3d.synthesis.order import Order
 
 SEED = 11
 

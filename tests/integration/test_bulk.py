@@ -22,8 +22,8 @@ from medgen3d.core.hashing import sha256_of
 from medgen3d.core.volume import Volume, affine_from_spacing
 from medgen3d.measures.limits import CaseLimits, LabelLimits
 from medgen3d.synthesis.gates import GateRules
-from medgen3d.synthesis.job import Order
 from medgen3d.synthesis.on_ray import synthesize
+from medgen3d.synthesis.order import Order
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 ONE = SynthesisConfig(batch=4, cpus_per_actor=0.25, max_redraws=1)

@@ -14,8 +14,8 @@ from medgen3d.config.experiment import CHAIN, IngestConfig, SynthesisConfig
 from medgen3d.core.errors import DataError
 from medgen3d.core.hashing import sha256_of
 from medgen3d.ingest.on_ray import ingest
-from medgen3d.synthesis.job import Order
 from medgen3d.synthesis.on_ray import WRITTEN, synthesize
+from medgen3d.synthesis.order import Order
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 ONE = SynthesisConfig(batch=2, cpus_per_actor=0.25)

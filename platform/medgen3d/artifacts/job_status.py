@@ -81,6 +81,6 @@ class JobStatus(BaseModel):
         try:
             return cls.model_validate_json(folder.read(STATUS))
         except (OSError, ValidationError) as error:
-            found = "no such file" if isinstance(error, FileNotFoundError) else f"no valid status ({error})"
+            found = "no such file" if isinstance(error, FileNotFoundError) else "no valid status"
             remedy = "Give the folder of a set that `medgen3d synthesize` makes."
             raise ArtifactError(f"{folder}/{STATUS}", found, "the status of a run", remedy) from error

@@ -66,8 +66,9 @@ def synthesize(
     from medgen3d.recipes.gates import gate_rules
     from medgen3d.registry.pipeline import resolve_pipeline
     from medgen3d.registry.tracking import Tracking
-    from medgen3d.synthesis.job import Order, known_format
+    from medgen3d.synthesis.order import Order, known_format
 
+    kind = known_format(file_format)
     found = resolve_pipeline(Tracking.of(experiment.storage), pipeline)
     rules, idle = gate_rules(found, experiment, segmenter, train)
     for notice in [found.notice, *(f"gate not run: {gate}: {reason}" for gate, reason in idle.items())]:
@@ -81,7 +82,7 @@ def synthesize(
         options=named_options(config, preset or [], override or []),
         gates=rules,
         retry_failed=retry_failed,
-        format=known_format(file_format),
+        format=kind,
         licence=found.licence,
         idle_gates=idle,
         command=command,

@@ -1,73 +1,32 @@
-"""A run of bulk synthesis: what identifies its results, what of it is there already, and what it came to."""
+"""A run of bulk synthesis: what identifies its results, and what of it is there already."""
 
-from collections import Counter
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
-from itertools import islice
 from pathlib import Path
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, get_args
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from medgen3d.artifacts.bundle import WEIGHTS, Bundle, BundleDataset, read_bundle
 from medgen3d.artifacts.manifest import ManifestRow, SyntheticSetInfo, rows_of
-from medgen3d.artifacts.pair_files import Format
-from medgen3d.artifacts.planned_case import PlannedCase, Shape
 from medgen3d.artifacts.provenance import config_hash
 from medgen3d.artifacts.storage import Folder, Location
-from medgen3d.artifacts.synthetic_set import MANIFEST, damages, existing_columns, read_columns
+from medgen3d.artifacts.synthetic_set import damages, existing_columns
 from medgen3d.config.experiment import CHAIN, SynthesisConfig
-from medgen3d.core.errors import ConfigError, DataError
+from medgen3d.core.errors import ConfigError
 from medgen3d.core.hashing import sha256_of
 from medgen3d.synthesis.gates import GateRules
 from medgen3d.synthesis.masks import GivenMasks, open_masks
+from medgen3d.synthesis.order import Order
 from medgen3d.synthesis.plan import Plan, wanted_by_batch
 from medgen3d.synthesis.plan_file import read_plan
 from medgen3d.synthesis.sampling import options_changed, with_options
-from medgen3d.synthesis.standing import DONE, Item, Standing
+from medgen3d.synthesis.standing import Item, Standing
 from medgen3d.synthesis.work import BatchInWork, CaseInWork, begin
 
-if TYPE_CHECKING:  # which imports this module
-    from medgen3d.synthesis.calibrate import Estimate
-
-Options = Mapping[str, Mapping[str, Any]]
-"""{stage: {option: value}}: what a user named of the stages' options."""
 _READERS = 8
-_HEAD = 5
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Order:
-    """What a user orders beside the number of pairs.
-
-    plan: A plan file instead of a number.
-    masks: A prepared set, a synthetic set or a Decathlon folder, seen by every machine: images are drawn for its
-        masks, and there are at most as many cases. None: masks are drawn.
-    split: Which cases of a prepared set `masks` means.
-    options: Sampling options in place of the bundles' own, as `medgen3d.config.load.named_options` finds them.
-    gates: What cases are held to.
-    retry_failed: Draw cases again that were given up.
-    format: What pairs are written as.
-    licence: Of the training data, for the data set card.
-    idle_gates: Gates that do not run, and why, for the data set card.
-    command: What goes on with the run, for whoever finds it.
-    """
-
-    plan: Path | None = None
-    masks: Path | None = None
-    split: str = "test"
-    options: Options = field(default_factory=lambda: MappingProxyType({}))
-    gates: GateRules = field(default_factory=GateRules)
-    retry_failed: bool = False
-    format: Format = "nifti"
-    licence: str | None = None
-    idle_gates: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
-    command: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -106,43 +65,6 @@ class Job:
         cases = begin([self.plan.case(number).model_copy(update={"redraw": item.redraw}) for number in numbers])
         told = [_with_past(case, self.standing.rejections.get(case.plan.number, {}), item.note) for case in cases]
         return BatchInWork(key=key, wanted=list(item.wanted), cases=told)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SynthesisSummary:
-    """What a run did, or in a dry run would do.
-
-    num_kept: Cases that were there already, whole and of the same identity.
-    num_drawn: Cases that were drawn now and accepted.
-    failures: Case id -> sentence, of the cases that are given up.
-    rejections: Reason -> draws that were rejected for it.
-    shapes: How many of all the cases have each (D, h, w).
-    max_bytes: Size of all the cases' files before compression.
-    head: The first cases of the plan.
-    estimate: Of a dry run.
-    """
-
-    out: str
-    num_kept: int
-    num_drawn: int
-    failures: dict[str, str]
-    rejections: dict[str, int]
-    shapes: Counter[Shape]
-    max_bytes: int
-    head: list[PlannedCase]
-    estimate: "Estimate | None" = None
-
-
-def known_format(name: str) -> Format:
-    """The format of this name.
-
-    Raises:
-        ConfigError: There is none.
-    """
-    for known in get_args(Format):
-        if name == known:
-            return known
-    raise ConfigError(f"--format must be {', '.join(get_args(Format))}, got {name!r}")
 
 
 def make_job(
@@ -196,46 +118,6 @@ def make_job(
         gates=order.gates,
         standing=standing,
     )
-
-
-def summarise(job: Job, num_kept: int) -> SynthesisSummary:
-    """What the job came to, or, if nothing is drawn yet, what it will come to.
-
-    Args:
-        job: After or before it was drawn.
-        num_kept: Cases that were there at its beginning.
-
-    Raises:
-        DataError: Cases that were drawn are not in the manifest that this machine sees.
-    """
-    shapes = Counter(case.shape for case in job.plan)
-    bytes_per_voxel = np.dtype(job.info.image_dtype).itemsize + np.dtype(job.info.label_table.dtype).itemsize
-    told = _told(job)
-    return SynthesisSummary(
-        out=str(job.folder),
-        num_kept=num_kept,
-        num_drawn=job.standing.count(DONE) - num_kept,
-        failures={row.case_id: row.message for row in told if row.status == "failed"},
-        rejections=dict(sum((Counter(row.rejections) for row in told), Counter[str]())),
-        shapes=shapes,
-        max_bytes=bytes_per_voxel * sum(int(np.prod(shape)) * number for shape, number in shapes.items()),
-        head=list(islice(job.plan, _HEAD)),
-    )
-
-
-def _told(job: Job) -> list[ManifestRow]:
-    """The rows of cases that were rejected or given up."""
-    if not job.folder.exists(MANIFEST):
-        return []
-    _, table = read_columns(job.folder)
-    table = table.filter(pc.less(table["number"], job.plan.count))
-    if pc.sum(pc.equal(table["status"], "done")).as_py() != job.standing.count(DONE):
-        raise DataError(
-            f"some files of {job.folder} were written on other machines. Give a folder on storage that every machine "
-            "of the cluster sees."
-        )
-    is_told = pc.or_(pc.not_equal(table["status"], "done"), pc.greater(table["redraws"], 0))
-    return rows_of(table.filter(is_told), str(job.folder))
 
 
 def _plan(count: int | None, seed: int, order: Order, dataset: BundleDataset, given: GivenMasks | None) -> Plan:

@@ -131,6 +131,12 @@ BAD_INPUT = [
     (("demo", "--out", "."), ["holds no demo", "--out"]),
     (("demo", "--set", "refiner.crp=3"), ["did you mean 'refiner.crop'?"]),
     (("synthesize", "--pipeline", "a b", "--count", "1", "--out", "new"), ["'a b'"]),
+    (("synthesize", "--count", "1", "--out", "new"), ["--pipeline", "--out"]),
+    (
+        ("synthesize", "--pipeline", "builtin/hippocampus", "--count", "1", "--out", "new", "--format", "tiff"),
+        ["nifti, parquet, dicom", "'tiff'"],
+    ),
+    (("synthesize", "status", "absent"), ["absent/status.json", "no such file", "medgen3d synthesize"]),
     (("synthesize", "--pipeline", "builtin/elbow", "--count", "1", "--out", "new"), ["no pipeline 'elbow' is built"]),
     (("pipelines", "elbow"), ["no pipeline 'elbow' is built in"]),
     (("pipeline", "show", "hippocampus@"), ["NAME@alias", "'hippocampus@'"]),

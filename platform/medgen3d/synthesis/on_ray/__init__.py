@@ -19,13 +19,15 @@ from medgen3d.artifacts.training_limits import fingerprints_of
 from medgen3d.config.experiment import SynthesisConfig
 from medgen3d.core.errors import DataError
 from medgen3d.synthesis.calibrate import calibrate
-from medgen3d.synthesis.job import Job, Order, SynthesisSummary, make_job, summarise
+from medgen3d.synthesis.job import Job, make_job
 from medgen3d.synthesis.on_ray.leg import MOST_ITEMS, run_leg
 from medgen3d.synthesis.on_ray.watch import Progress, Watch, ends_on_request
 from medgen3d.synthesis.on_ray.workers import Tally
+from medgen3d.synthesis.order import Order
 from medgen3d.synthesis.output import given_up, part_of
 from medgen3d.synthesis.plan import write_plan
 from medgen3d.synthesis.standing import DONE, MAX_LOSSES, Item
+from medgen3d.synthesis.summary import SynthesisSummary, summarise
 from medgen3d.synthesis.work import GATES, WRITTEN
 
 __all__ = ["GATES", "WRITTEN", "Progress", "synthesize"]

@@ -11,9 +11,11 @@ from medgen3d.core.errors import ArtifactError, ConfigError, DataError
 from medgen3d.core.volume import Volume, affine_from_spacing
 from medgen3d.measures.limits import CaseLimits
 from medgen3d.synthesis.gates import GateRules
-from medgen3d.synthesis.job import Order, make_job, summarise
+from medgen3d.synthesis.job import make_job
+from medgen3d.synthesis.order import Order
 from medgen3d.synthesis.output import write_batch
 from medgen3d.synthesis.standing import DONE
+from medgen3d.synthesis.summary import summarise
 
 
 @pytest.fixture

@@ -1,0 +1,35 @@
+import pytest
+
+from medgen3d.artifacts.dataset_card import write_card
+from medgen3d.artifacts.storage import Folder
+
+
+@pytest.fixture
+def card(make_synthetic, tmp_path):
+    """The card of a set with two pairs and a failed case."""
+
+    def make(licence=None, idle=None, **changes):
+        root = make_synthetic(tmp_path / "set", range(2), **changes)
+        write_card(Folder.of(root), licence, idle or {})
+        return (root / "dataset_card.md").read_text()
+
+    return make
+
+
+def test_a_card_says_how_many_and_from_what_and_under_which_licence(card):
+    text = card("CC-BY-SA 4.0", {"alignment": "no segmenter"}, gates={"limits": "9" * 64}, refined=False)
+
+    assert "2 accepted, 1 given up, 0 not drawn yet" in text
+    assert "abdomen version 4, seed 77, not refined" in text
+    assert "licence of the training data | CC-BY-SA 4.0" in text
+    assert "- limits: run (digest of its limits `999999999999`)" in text
+    assert "- alignment: not run, no segmenter" in text
+    assert "PHANTOM" not in text
+
+
+def test_a_card_says_what_is_not_known_and_that_phantoms_are_phantoms(card):
+    text = card(phantom=True)
+
+    assert "licence of the training data | not known" in text
+    assert "None ran: every draw was accepted." in text
+    assert "**PHANTOM DATA**" in text
