@@ -34,8 +34,8 @@ from medgen3d.config import experiment
 from medgen3d.config.load import load_config, preset_names
 from medgen3d.ingest.problems import Kind
 from medgen3d.measures.limits import CaseLimits, LabelLimits, NearCopyLimits
-from medgen3d.serving.schemas import JobRequest
 from medgen3d.serving.results import AnsweredRequest
+from medgen3d.serving.schemas import JobRequest
 from medgen3d.serving.tokens import TokenEntry, TokenFile
 from medgen3d.synthesis import plan
 from medgen3d.training.run import TrainingRun
