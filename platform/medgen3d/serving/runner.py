@@ -174,7 +174,8 @@ class Runner:
 
         pairs = await self._engine.run(order, show)
         size = await asyncio.to_thread(self._write, claimed, loaded, cases, pairs, mask)
-        counts = await asyncio.to_thread(self._leases.finish, claimed.id, claimed.attempt, size)
+        told = list(progress.values())
+        counts = await asyncio.to_thread(self._leases.finish, claimed.id, claimed.attempt, size, told)
         return "succeeded" if counts else "lost"
 
     def _planned(self, claimed: Claimed, loaded: Loaded) -> tuple[Volume | None, list[CaseOrder]]:
