@@ -27,8 +27,9 @@ check: $(INSTALLED)  ## The fast loop, under a minute: linters, types, import ru
 test: check  ## What CI runs: check, then the contract, integration and end-to-end tests
 	@$(BIN)/pytest -q tests/contract tests/integration tests/e2e
 
-soak: $(INSTALLED)  ## Every property test with thousands of examples, new ones each time
+soak: $(INSTALLED)  ## Every property test with thousands of new examples, and the long versions of other tests
 	@$(BIN)/pytest -q --hypothesis-profile=soak --timeout=3600 tests/unit tests/contract
+	@$(BIN)/pytest -q -m soak tests/integration
 
 clean:  ## Remove caches and build output (to install anew, remove .venv as well)
 	@rm -rf build dist medgen3d.egg-info .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache

@@ -5,8 +5,9 @@ A volume is `[D, H, W]` (z, y, x): index 0 is inferior, posterior, left; the *se
 [-1, 1]. An integer label array is a `mask`; one-hot it is `mask_one_hot`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 Networks = dict[str, torch.nn.Module]
+Item = TypeVar("Item")
 Batch = dict[str, Tensor]
 Mask = NDArray[np.integer]
 """Integer labels [D, h, w]."""
@@ -62,3 +64,15 @@ def child_seed(generator: torch.Generator) -> int:
 def child(generator: torch.Generator) -> torch.Generator:
     """A new CPU stream seeded from the next draw of `generator`."""
     return torch.Generator().manual_seed(child_seed(generator))
+
+
+def batches(items: Sequence[Item], width: int | None) -> Iterator[tuple[Sequence[Item], Sequence[Item]]]:
+    """Split what shares a device: (items, the same filled up to `width` by its last one); None: all in one batch.
+
+    Sums over a batch of another width may round otherwise; with one width everywhere, an item's neighbours do not
+    change its numbers.
+    """
+    width = width or max(len(items), 1)
+    for first in range(0, len(items), width):
+        part = items[first : first + width]
+        yield part, [*part, *[part[-1]] * (width - len(part))]

@@ -5,12 +5,12 @@ Every function takes a batch of cases whose sizes may differ and one seed per ca
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 
 from medgen3d_stages.arrays import Image, Mask, Networks
-from medgen3d_stages.contract import Stage
+from medgen3d_stages.contract import Run, Stage, SteppedStage
 from medgen3d_stages.image_sequence_generator.sampler import ImageRequest
 from medgen3d_stages.mask_generator.sampler import MaskRequest
 from medgen3d_stages.refiner.sampler import RefineRequest
@@ -30,6 +30,24 @@ class TrainedStage:
         for network in self.networks.values():
             network.eval()
         return self.stage.sample(self.networks, inputs, [torch.Generator().manual_seed(seed) for seed in seeds])
+
+    def begin(self, item: Any, seed: int) -> Run:
+        """A run of one input of a stage of the chain, which `advance` takes step by step.
+
+        Raises:
+            ValueError: With a sentence, for what the stage cannot draw.
+        """
+        for network in self.networks.values():
+            network.eval()
+        return self._stepped.begin(self.networks, item, torch.Generator().manual_seed(seed))
+
+    def advance(self, runs: Sequence[Run], width: int | None = None) -> None:
+        """One step of every run, in device batches of `width` rows: see `medgen3d_stages.contract.SteppedStage`."""
+        self._stepped.advance(self.networks, runs, width)
+
+    @property
+    def _stepped(self) -> SteppedStage:
+        return cast(SteppedStage, self.stage)  # the stages of the chain are
 
 
 def draw_masks(

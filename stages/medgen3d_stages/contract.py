@@ -4,6 +4,7 @@ A stage knows how its networks are built, how a training example is cut from a l
 training loop minimises, and how a sample is drawn. It never touches a file, a cluster or a registry.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
@@ -85,5 +86,52 @@ class Stage(Protocol):
         """What a sample looks like: (image, mask) [D, h, w] that has the size, or the mask, of a real volume.
 
         A stage that makes no image shows a grey one.
+        """
+        ...
+
+
+class Run(Protocol):
+    """One sample on its way through a stage.
+
+    done, total: Units of work (a slice at a denoising step, a slice, or a step), for whoever shows progress.
+    rows: Rows that its next step takes of a device batch; 0 once it is finished.
+    """
+
+    @property
+    def done(self) -> int: ...
+
+    @property
+    def total(self) -> int: ...
+
+    @property
+    def rows(self) -> int: ...
+
+    def result(self) -> Any:
+        """The sample, as `Stage.sample` gives it; only of a finished run."""
+        ...
+
+
+class SteppedStage(Stage, Protocol):
+    """A stage whose samples advance step by step, so that others can join them and leave them in between.
+
+    `sample` does the same steps with all its items at once.
+    """
+
+    def begin(self, networks: Networks, item: Any, generator: torch.Generator) -> Run:
+        """A run of one item of `sample`'s inputs, which will advance with these networks.
+
+        Raises:
+            ValueError: With a sentence, for what this data set's model cannot draw.
+        """
+        ...
+
+    def advance(self, networks: Networks, runs: Sequence[Any], width: int | None = None) -> None:
+        """Take each of these unfinished runs, begun here, one step further; they need not be at the same step.
+
+        Args:
+            networks: As built.
+            runs: In any order.
+            width: Rows of every device batch; missing ones are filled up. A run's result then depends on the width
+                and not on the other runs. None: one batch of as many rows as there are.
         """
         ...

@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from medgen3d import __version__, console
-from medgen3d.cli import serving
+from medgen3d.cli import serve, serving
 from medgen3d.cli.options import (
     Address,
     BundleChoice,
@@ -62,6 +62,7 @@ pipeline_app = typer.Typer(no_args_is_help=True, epilog="Example: medgen3d pipel
 config_app = typer.Typer(no_args_is_help=True, epilog="Example: medgen3d config show --preset smoke")
 app.add_typer(pipeline_app, name="pipeline", help="Pin three trained stages as one pipeline, and promote it.")
 app.add_typer(config_app, name="config", help="Show configurations and presets.")
+serve.register(app)
 serving.register(app)
 
 

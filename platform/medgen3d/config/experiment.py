@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
+from medgen3d.config.engine import EngineConfig
+from medgen3d.config.section import Section
 from medgen3d_stages.image_sequence_generator.config import ImageSequenceGeneratorConfig
 from medgen3d_stages.mask_generator.config import MaskGeneratorConfig
 from medgen3d_stages.refiner.config import RefinerConfig
@@ -22,16 +24,7 @@ NonNegativeInt = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
-class _Section(BaseModel):
-    """A part of the tree. Stage dataclasses inside it inherit `extra="forbid"` (tested).
-
-    Lax types on purpose: YAML 1.1 reads `3e-4` as text, and pydantic then makes the number of it.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class IngestConfig(_Section):
+class IngestConfig(Section):
     """How raw volumes become the prepared set."""
 
     modality: Literal["CT", "MR"] | None = None
@@ -67,7 +60,7 @@ class IngestConfig(_Section):
         return self
 
 
-class StageTraining(_Section):
+class StageTraining(Section):
     """How one stage is trained."""
 
     steps: PositiveInt = 3000
@@ -112,7 +105,7 @@ class SegmenterTraining(StageTraining):
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.99
 
 
-class TrainingConfig(_Section):
+class TrainingConfig(Section):
     """How each stage is trained."""
 
     mask_generator: StageTraining = StageTraining()
@@ -121,7 +114,7 @@ class TrainingConfig(_Section):
     segmenter: SegmenterTraining = SegmenterTraining()
 
 
-class ClusterConfig(_Section):
+class ClusterConfig(Section):
     """What a training run takes of the Ray cluster."""
 
     num_workers: PositiveInt = 1
@@ -138,7 +131,7 @@ class ClusterConfig(_Section):
     """Wait for machines that an autoscaler may still add, instead of refusing what the cluster has no room for."""
 
 
-class StageActors(_Section):
+class StageActors(Section):
     """Processes per stage."""
 
     mask_generator: PositiveInt = 1
@@ -146,7 +139,7 @@ class StageActors(_Section):
     refiner: PositiveInt = 1
 
 
-class SynthesisConfig(_Section):
+class SynthesisConfig(Section):
     """How pairs are synthesised in bulk."""
 
     batch: PositiveInt = 8
@@ -164,7 +157,7 @@ class SynthesisConfig(_Section):
     """False: images as the image sequence generator leaves them, to see what the refiner is worth."""
 
 
-class UsefulnessConfig(_Section):
+class UsefulnessConfig(Section):
     """How the segmenters of a usefulness study are trained, beside `segmenter` and `training.segmenter`."""
 
     real_share: Annotated[float, Field(gt=0, lt=1)] = 0.5
@@ -177,7 +170,7 @@ class UsefulnessConfig(_Section):
     """Share of a GPU that Ray sets aside for each trial."""
 
 
-class StorageConfig(_Section):
+class StorageConfig(Section):
     """Where runs, checkpoints and the registry live; every machine of a cluster must see the same folder."""
 
     root: Path = Path("medgen3d-runs")
@@ -200,7 +193,7 @@ class StorageConfig(_Section):
         return self.root.absolute() / "training"
 
 
-class ServingConfig(_Section):
+class ServingConfig(Section):
     """How pairs are served over HTTP, and what of it one client may have."""
 
     pipelines: tuple[str, ...] = ("builtin/hippocampus",)
@@ -241,6 +234,8 @@ class ServingConfig(_Section):
     """How often a job is begun before it ends as failed."""
     keep_results_h: PositiveFloat = 168.0
     """Time for which a job and its result are kept after its end [hours]."""
+    engine: EngineConfig = EngineConfig()
+    """The processes that draw."""
 
     @model_validator(mode="after")
     def _postgres_driver(self) -> Self:
@@ -250,7 +245,7 @@ class ServingConfig(_Section):
         return self
 
 
-class ExperimentConfig(_Section):
+class ExperimentConfig(Section):
     """Everything that can be chosen, in one tree."""
 
     seed: NonNegativeInt = 0
@@ -271,6 +266,13 @@ class ExperimentConfig(_Section):
     def serving_dir(self) -> Path:
         """Folder of the HTTP service: uploads, results, tokens, audit log and, unless set otherwise, its database."""
         return (self.serving.folder or self.storage.root / "serving").absolute()
+
+    def with_absolute_paths(self) -> Self:
+        """The same for processes that run in other folders."""
+        storage = self.storage.model_copy(update={"root": self.storage.root.absolute()})
+        return self.model_copy(
+            update={"storage": storage, "serving": self.serving.model_copy(update={"folder": self.serving_dir})}
+        )
 
     def to_yaml(self) -> str:
         """The whole tree, defaults included; `load_config` reads it back to an equal configuration."""

@@ -20,6 +20,8 @@ from medgen3d.core.errors import ConfigError
 
 Tree = dict[str, Any]
 
+SERVED_BY = "medgen3d.serving.on_ray.app:build"
+"""`import_path` of our application in a Serve config file, whose `args` are a part of the tree."""
 _PRESETS = files("medgen3d.config") / "presets"
 
 
@@ -46,7 +48,7 @@ def load_config(
     """The defaults, then each preset, then the file, then each override; what comes later wins, key by key.
 
     Args:
-        path: A YAML file with any part of the tree.
+        path: A YAML file with any part of the tree, or a Serve config file with our application.
         presets: Names of shipped presets.
         overrides: `section.key=value`, the value written as in YAML, such as `ingest.plane=[64, 48]`.
 
@@ -104,10 +106,19 @@ def _parse(text: str, origin: str) -> Tree:
         tree = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise ConfigError(f"{origin} is not valid YAML: {' '.join(str(error).split())}") from error
+    if isinstance(tree, dict) and "applications" in tree:
+        tree = _served_part(tree["applications"], origin)
     if tree is None:
         return {}
     _check_keys(tree, ExperimentConfig, origin, "")
     return typing.cast(Tree, tree)
+
+
+def _served_part(applications: Any, origin: str) -> Any:
+    for application in applications if isinstance(applications, list) else []:
+        if isinstance(application, dict) and application.get("import_path") == SERVED_BY:
+            return application.get("args")
+    raise ConfigError(f"{origin}: none of its applications has the import_path {SERVED_BY}")
 
 
 def _override(text: str) -> Tree:

@@ -99,6 +99,14 @@ class Engine(Protocol):
         """
         ...
 
+    async def accepted(self, reference: str) -> Loaded:
+        """The version that a job was accepted for, `NAME@3`, whether it is still offered or not.
+
+        Raises:
+            RegistryError: It is gone.
+        """
+        ...
+
     async def run(self, order: Order, progress: Progress) -> list[tuple[Image, Mask]]:
         """Draw all cases: (image float32 in [-1, 1], mask of contiguous ids) [D, h, w] each, in the order's order.
 

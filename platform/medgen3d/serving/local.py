@@ -64,6 +64,14 @@ class LocalEngine:
         """
         return (await asyncio.to_thread(self._offers.find, reference)).loaded
 
+    async def accepted(self, reference: str) -> Loaded:
+        """The version that a job was accepted for, whether it is still offered or not.
+
+        Raises:
+            RegistryError: It is gone.
+        """
+        return (await asyncio.to_thread(self._offers.accepted, reference)).loaded
+
     async def run(self, order: Order, progress: Progress) -> list[Pair]:
         """Draw all cases; a second attempt goes on after the last batch that the first one finished."""
         loop = asyncio.get_running_loop()
@@ -130,7 +138,7 @@ class LocalEngine:
             import torch
 
             torch.set_num_threads(self._threads)
-            bundles = self._offers.find(reference).pipeline.bundles
+            bundles = self._offers.accepted(reference).pipeline.bundles
             stages = {stage: read_bundle(bundles[stage]).trained_stage(self._device) for stage in CHAIN}
             for stage in stages.values():
                 for network in stage.networks.values():

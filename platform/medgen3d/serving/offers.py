@@ -78,6 +78,14 @@ class Offers:
         offered = ", ".join(self._references)
         raise RegistryError(f"no pipeline {reference!r} is offered here; offered are {offered}")
 
+    def accepted(self, reference: str) -> Offer:
+        """One version, whether it is still offered or not: a job ends on the version that it was accepted for.
+
+        Raises:
+            RegistryError: It is gone, or the registry did not answer.
+        """
+        return self._find(reference)
+
     def _find(self, reference: str) -> Offer:
         since, offer = self._known.get(reference, (0.0, None))
         now = time.monotonic()

@@ -163,7 +163,7 @@ class Runner:
             await asyncio.to_thread(self._tidy, claimed.id)
 
     async def _drive(self, claimed: Claimed) -> Ending:
-        loaded = await self._engine.find(claimed.pipeline)
+        loaded = await self._engine.accepted(claimed.pipeline)
         mask, cases = await asyncio.to_thread(self._planned, claimed, loaded)
         work = await asyncio.to_thread(self._files.work, claimed.id)
         order = Order(job_id=claimed.id, pipeline=claimed.pipeline, cases=cases, folder=work)

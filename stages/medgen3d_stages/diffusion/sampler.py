@@ -1,6 +1,5 @@
 """From noise to a clean sample: ancestral DDPM, DDIM and DPM-Solver++(2M), all from predictions of the clean sample."""
 
-import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import Literal
@@ -35,19 +34,60 @@ def denoise(
     Returns:
         [B, ...], the last prediction of the clean sample.
     """
-    previous: tuple[Tensor, float] | None = None
-    for step, following in itertools.pairwise(steps):
-        clean = predict_clean(noisy, step)
-        kept, kept_next = float(signal_kept[step]), float(signal_kept[following])
-        if sampler == "ddpm":
-            noisy = ddpm_step(noisy, clean, kept, kept_next, normal(noisy.shape[1:], generators, noisy.device))
-        elif sampler == "ddim":
-            noisy = ddim_step(noisy, clean, kept, kept_next)
+    walk = Denoising(noisy, steps, signal_kept, sampler, generators)
+    while not walk.finished:
+        walk.take(predict_clean(walk.noisy, walk.step))
+    return walk.noisy
+
+
+class Denoising:
+    """Items on their way from noise to clean samples, which whoever predicts advances step by step.
+
+    Args: those of `denoise`.
+
+    noisy: [B, ...] at `step`; once finished, the last prediction.
+    place: Steps that are done.
+    """
+
+    def __init__(
+        self,
+        noisy: Tensor,
+        steps: Sequence[int],
+        signal_kept: Tensor,
+        sampler: Literal["ddpm", "ddim", "dpm++"],
+        generators: Sequence[torch.Generator],
+    ) -> None:
+        self.noisy, self.place = noisy, 0
+        self._steps, self._signal_kept, self._sampler, self._generators = steps, signal_kept, sampler, generators
+        self._previous: tuple[Tensor, float] | None = None
+
+    @property
+    def step(self) -> int:
+        """The diffusion step at which the items are."""
+        return self._steps[self.place]
+
+    @property
+    def finished(self) -> bool:
+        return self.place == len(self._steps)
+
+    def take(self, clean: Tensor) -> None:
+        """Go on to the next visited step, given the prediction of the clean items from `noisy` at `step`."""
+        self.place += 1
+        if self.finished:
+            self.noisy = clean
+            return
+        noisy, following = self.noisy, self._steps[self.place]
+        kept, kept_next = float(self._signal_kept[self._steps[self.place - 1]]), float(self._signal_kept[following])
+        if self._sampler == "ddpm":
+            noise = normal(noisy.shape[1:], self._generators, noisy.device)
+            self.noisy = ddpm_step(noisy, clean, kept, kept_next, noise)
+        elif self._sampler == "ddim":
+            self.noisy = ddim_step(noisy, clean, kept, kept_next)
         else:
             # The last step is by far the longest in lambda; extrapolated across it, samples spread too far.
-            noisy = dpm_step(noisy, clean, kept, kept_next, None if following == steps[-1] else previous)
-            previous = clean, half_log_snr(kept)
-    return predict_clean(noisy, steps[-1])
+            previous = None if following == self._steps[-1] else self._previous
+            self.noisy = dpm_step(noisy, clean, kept, kept_next, previous)
+            self._previous = clean, half_log_snr(kept)
 
 
 def ddpm_step(noisy: Tensor, clean: Tensor, kept: float, kept_next: float, noise: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from medgen3d_stages.arrays import Networks, normal
+from medgen3d_stages.arrays import Networks, batches, normal
 from medgen3d_stages.contract import DataSpec
 from medgen3d_stages.image_sequence_generator.config import ImageSequenceGeneratorConfig
 from medgen3d_stages.image_sequence_generator.network import NO_SLICE, History, masks_one_hot
@@ -55,6 +55,12 @@ class Walk:
         place = self.first + number if direction == 0 else self.first - number
         return place if 0 <= place < self.depth else None
 
+    def existing_place(self, direction: int, number: int) -> int:
+        """The same of a slice that is known to lie within the volume."""
+        place = self.place(direction, number)
+        assert place is not None
+        return place
+
     def history(self, direction: int, number: int, length: int) -> tuple[Tensor, Tensor, Tensor]:
         """Masks [length + 1, H, W], images [length, H, W] and presence [length] in the order of generation."""
         numbers = range(number - length, number + 1)
@@ -66,7 +72,36 @@ class Walk:
         return masks, images, torch.tensor([float(place is not None) for place in before])
 
 
-@torch.no_grad()
+class ImageRun:
+    """An image on its way: see `medgen3d_stages.contract.Run`. A unit of work is a slice."""
+
+    def __init__(
+        self, request: ImageRequest, generator: torch.Generator, config: ImageSequenceGeneratorConfig, spec: DataSpec
+    ) -> None:
+        source = generator if request.style_seed is None else torch.Generator().manual_seed(request.style_seed)
+        self._walk = Walk(request, spec, normal((config.style,), [source], torch.device("cpu"))[0])
+        self._number = 0
+        self.total, self.done = self._walk.depth, 0
+
+    def tasks(self) -> list[tuple[Walk, int, int]]:
+        """(walk, direction, number) of the slices that come next; the first one belongs to both directions."""
+        ways = (0, 1) if self._number else (0,)
+        return [(self._walk, way, self._number) for way in ways if self._walk.place(way, self._number) is not None]
+
+    @property
+    def rows(self) -> int:
+        return len(self.tasks())
+
+    def settle(self) -> None:
+        """The slices that came next are made."""
+        self.done += self.rows
+        self._number += 1
+
+    def result(self) -> NDArray[np.float32]:
+        walk = self._walk
+        return walk.image[:, walk.rows, walk.columns].clamp(-1, 1).numpy()
+
+
 def generate_images(
     networks: Networks,
     requests: Sequence[ImageRequest],
@@ -75,32 +110,38 @@ def generate_images(
     spec: DataSpec,
 ) -> list[NDArray[np.float32]]:
     """Images for whole masks; each round is one batch of the next slices of every volume in both directions."""
-    sources = [
-        generator if request.style_seed is None else torch.Generator().manual_seed(request.style_seed)
-        for request, generator in zip(requests, generators, strict=True)
-    ]
-    styles = normal((config.style,), sources, torch.device("cpu"))
-    walks = [Walk(request, spec, style) for request, style in zip(requests, styles, strict=True)]
-    _make_slices(networks, [(walk, 0, 0) for walk in walks], config, spec)
-    number = 1
-    while tasks := [(w, way, number) for w in walks for way in (0, 1) if w.place(way, number) is not None]:
-        _make_slices(networks, tasks, config, spec)
-        number += 1
-    return [walk.image[:, walk.rows, walk.columns].clamp(-1, 1).numpy() for walk in walks]
+    runs = [ImageRun(request, rng, config, spec) for request, rng in zip(requests, generators, strict=True)]
+    while unfinished := [run for run in runs if run.rows]:
+        advance_images(networks, unfinished, config, spec)
+    return [run.result() for run in runs]
+
+
+@torch.no_grad()
+def advance_images(
+    networks: Networks,
+    runs: Sequence[ImageRun],
+    config: ImageSequenceGeneratorConfig,
+    spec: DataSpec,
+    width: int | None = None,
+) -> None:
+    """The next slices of every run, `width` slices in a batch."""
+    for tasks, filled_up in batches([task for run in runs for task in run.tasks()], width):
+        images = _make_slices(networks, filled_up, config, spec)
+        for (walk, way, number), image in zip(tasks, images, strict=False):  # what fills up the batch is dropped
+            walk.image[walk.existing_place(way, number)] = image
+    for run in runs:
+        run.settle()
 
 
 def _make_slices(
-    networks: Networks, tasks: list[tuple[Walk, int, int]], config: ImageSequenceGeneratorConfig, spec: DataSpec
-) -> None:
+    networks: Networks, tasks: Sequence[tuple[Walk, int, int]], config: ImageSequenceGeneratorConfig, spec: DataSpec
+) -> Tensor:
+    """[len(tasks), H, W] on the CPU."""
     device = next(networks["generator"].parameters()).device
     histories = [walk.history(way, number, config.history) for walk, way, number in tasks]
     masks, images, present = (torch.stack(part).to(device) for part in zip(*histories, strict=True))
-    places = [walk.place(way, number) for walk, way, number in tasks]
-    positions = [
-        (place + 0.5) / walk.depth for (walk, _, _), place in zip(tasks, places, strict=True) if place is not None
-    ]
+    positions = [(walk.existing_place(way, number) + 0.5) / walk.depth for walk, way, number in tasks]
     style = torch.stack([walk.style for walk, _, _ in tasks]).to(device)
     history = History(masks_one_hot(masks, spec.num_labels), images, present)
-    made = networks["generator"](history, style, torch.tensor(positions, device=device)).image.cpu()
-    for (walk, _, _), place, image in zip(tasks, places, made, strict=True):
-        walk.image[place] = image
+    made: Tensor = networks["generator"](history, style, torch.tensor(positions, device=device)).image
+    return made.cpu()

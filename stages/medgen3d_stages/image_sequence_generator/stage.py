@@ -1,5 +1,6 @@
 """The image sequence generator as a stage: see medgen3d_stages.contract."""
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 import numpy as np
@@ -11,7 +12,7 @@ from medgen3d_stages.contract import DataSpec
 from medgen3d_stages.image_sequence_generator.config import ImageSequenceGeneratorConfig
 from medgen3d_stages.image_sequence_generator.network import SEQUENCE, Discriminator, SliceGenerator, StyleEncoder
 from medgen3d_stages.image_sequence_generator.objective import cut_window, discriminator_loss, generator_loss
-from medgen3d_stages.image_sequence_generator.sampler import ImageRequest, generate_images
+from medgen3d_stages.image_sequence_generator.sampler import ImageRequest, ImageRun, advance_images, generate_images
 
 
 class ImageSequenceGenerator:
@@ -49,6 +50,13 @@ class ImageSequenceGenerator:
     def sample(self, networks: Networks, inputs: list[ImageRequest], generators: list[torch.Generator]) -> list[Image]:
         """Images float32 [D, h, w] in [-1, 1], one per mask."""
         return generate_images(networks, inputs, generators, self.config, self.spec)
+
+    def begin(self, networks: Networks, item: ImageRequest, generator: torch.Generator) -> ImageRun:
+        return ImageRun(item, generator, self.config, self.spec)
+
+    def advance(self, networks: Networks, runs: Sequence[ImageRun], width: int | None = None) -> None:
+        """The next slice of every run, in both directions; `width` counts slices."""
+        advance_images(networks, runs, self.config, self.spec, width)
 
     def preview(self, networks: Networks, example: Example, generator: torch.Generator) -> tuple[Image, Mask]:
         """An image of random style for the real volume's mask."""

@@ -8,9 +8,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from medgen3d_stages.arrays import child, normal, one_hot
+from medgen3d_stages.arrays import batches, child, normal, one_hot
 from medgen3d_stages.contract import DataSpec
-from medgen3d_stages.diffusion.sampler import denoise
+from medgen3d_stages.diffusion.process import add_noise
+from medgen3d_stages.diffusion.sampler import Denoising
 from medgen3d_stages.diffusion.schedule import visited_steps
 from medgen3d_stages.mask_generator.config import MaskGeneratorConfig
 from medgen3d_stages.mask_generator.network import MaskDenoiser
@@ -104,7 +105,88 @@ class Draft:
         return self.mask[:, self.rows, self.columns].numpy().astype(self.dtype)
 
 
-@torch.no_grad()
+class Window:
+    """A window of a draft between noise and labels, on the device; every tensor is without the batch axis.
+
+    clean: [K, m, H, W] in {-1, +1}, right where the slice is known or outside the case.
+    valid, indicator, unknown: [1, m, H, W]: inside the case; of a known slice; of neither.
+    position, depth: [m] and scalar, as the network is told.
+    hiding_noise: What hides the known slices in classifier-free guidance; None without guidance.
+    num_fresh: Slices that it adds to the draft.
+    """
+
+    def __init__(self, draft: Draft, start: int, spec: DataSpec, signal_kept: Tensor, device: torch.device) -> None:
+        self.draft, self.start = draft, start
+        config, generator = draft.config, child(draft.generator)
+        inside = min(config.window, draft.depth - start)
+        mask = torch.zeros((config.window, *spec.plane), dtype=torch.long)
+        mask[:inside] = draft.mask[start : start + inside]
+        known = torch.zeros(config.window)
+        known[:inside] = draft.known[start : start + inside]
+        valid = torch.zeros((1, *mask.shape))
+        valid[:, :inside, draft.rows, draft.columns] = 1
+        self.num_fresh = inside - int(known.sum())
+        self.valid = valid.to(device)
+        self.clean = 2 * one_hot(mask[None].to(device), spec.num_labels)[0] - 1
+        self.indicator = known.to(device)[None, :, None, None] * self.valid
+        self.unknown = self.valid * (1 - self.indicator)
+        self.position = ((torch.arange(start, start + config.window) + 0.5) / draft.depth).to(device)
+        self.depth = torch.tensor(draft.depth / spec.max_depth, device=device)
+        hiding_noise = normal(self.clean.shape, [generator], device)[0]
+        self.hiding_noise = None if config.guidance == 1 else hiding_noise
+        noisy = normal(self.clean.shape, [generator], device)
+        steps = visited_steps(config.diffusion_steps - 1, config.sampling_steps)
+        self.denoising = Denoising(noisy, steps, signal_kept, config.sampler, [generator])
+
+
+class MaskRun:
+    """A mask on its way: see `medgen3d_stages.contract.Run`. A unit of work is a slice at a denoising step."""
+
+    def __init__(
+        self,
+        request: MaskRequest,
+        generator: torch.Generator,
+        config: MaskGeneratorConfig,
+        spec: DataSpec,
+        signal_kept: Tensor,
+        device: torch.device,
+    ) -> None:
+        self._draft = Draft(request, config, spec, generator)
+        self._spec, self._signal_kept, self._device = spec, signal_kept, device
+        self._num_steps = config.sampling_steps
+        self.total = self._num_unknown() * self._num_steps
+        self.windows: list[Window] = []
+        self._next_round()
+
+    @property
+    def rows(self) -> int:
+        return len(self.windows)
+
+    @property
+    def done(self) -> int:
+        begun = sum(window.denoising.place * window.num_fresh for window in self.windows)
+        return self.total - self._num_unknown() * self._num_steps + begun
+
+    def settle(self) -> None:
+        """Once all its windows are drawn, take them over and begin the next ones."""
+        if all(window.denoising.finished for window in self.windows):
+            for window in self.windows:
+                self._draft.fill(window.start, window.denoising.noisy[0].argmax(dim=0).cpu())
+            self._next_round()
+
+    def result(self) -> NDArray[np.integer]:
+        return self._draft.result()
+
+    def _num_unknown(self) -> int:
+        return int((~self._draft.known).sum())
+
+    def _next_round(self) -> None:
+        self.windows = [
+            Window(self._draft, start, self._spec, self._signal_kept, self._device)
+            for start in self._draft.next_windows()
+        ]
+
+
 def draw_masks(
     network: MaskDenoiser,
     requests: Sequence[MaskRequest],
@@ -113,67 +195,53 @@ def draw_masks(
     spec: DataSpec,
     signal_kept: Tensor,
 ) -> list[NDArray[np.integer]]:
-    """Whole masks, all advancing together: each round is one batched denoising of every draft's next windows."""
-    drafts = [Draft(request, config, spec, generator) for request, generator in zip(requests, generators, strict=True)]
-    while tasks := [(draft, start) for draft in drafts for start in draft.next_windows()]:
-        windows = draw_windows(network, tasks, config, spec, signal_kept)
-        for (draft, start), window in zip(tasks, windows, strict=True):
-            draft.fill(start, window)
-    return [draft.result() for draft in drafts]
-
-
-def draw_windows(
-    network: MaskDenoiser,
-    tasks: list[tuple[Draft, int]],
-    config: MaskGeneratorConfig,
-    spec: DataSpec,
-    signal_kept: Tensor,
-) -> Tensor:
-    """One window per task, [len(tasks), m, H, W] integer labels on the CPU."""
+    """Whole masks, all advancing together: each step is one batched denoising of every draft's current windows."""
     device = next(network.parameters()).device
-    generators = [child(draft.generator) for draft, _ in tasks]
-    condition = {name: torch.stack(rows).to(device) for name, rows in _conditions(tasks, config, spec).items()}
-    valid = condition["valid"][:, None].float()
-    indicator = condition["known"][:, None, :, None, None].float() * valid
-    clean = 2 * one_hot(condition["mask"], spec.num_labels) - 1
-    unknown = valid * (1 - indicator)
-    fixed_noise = normal(clean.shape[1:], generators, device)
-    first_noise = normal(clean.shape[1:], generators, device)
+    runs = [
+        MaskRun(request, generator, config, spec, signal_kept, device)
+        for request, generator in zip(requests, generators, strict=True)
+    ]
+    while unfinished := [run for run in runs if run.rows]:
+        advance_masks(network, unfinished, config, signal_kept)
+    return [run.result() for run in runs]
 
-    def run(noisy: Tensor, step: int, shown: Tensor, hidden: Tensor | None) -> Tensor:
-        steps = torch.full((len(tasks),), step, device=device)
+
+@torch.no_grad()
+def advance_masks(
+    network: MaskDenoiser,
+    runs: Sequence[MaskRun],
+    config: MaskGeneratorConfig,
+    signal_kept: Tensor,
+    width: int | None = None,
+) -> None:
+    """One denoising step of every run's windows, `width` windows in a batch."""
+    for windows, filled_up in batches([window for run in runs for window in run.windows], width):
+        clean = _predict_clean(network, filled_up, config, signal_kept)
+        for number, window in enumerate(windows):
+            window.denoising.take(clean[number : number + 1])
+    for run in runs:
+        run.settle()
+
+
+def _predict_clean(
+    network: MaskDenoiser, windows: Sequence[Window], config: MaskGeneratorConfig, signal_kept: Tensor
+) -> Tensor:
+    names = ("clean", "valid", "indicator", "unknown", "position", "depth")
+    clean, valid, indicator, unknown, position, depth = (
+        torch.stack([getattr(window, name) for window in windows]) for name in names
+    )
+    noisy = torch.cat([window.denoising.noisy for window in windows])
+    steps = torch.tensor([window.denoising.step for window in windows], device=noisy.device)
+
+    def run(shown: Tensor, hidden: Tensor | None) -> Tensor:
         held = clean if hidden is None else indicator * hidden + (1 - indicator) * clean
         seen = unknown * noisy + (1 - unknown) * held
-        logits = network(seen, shown * clean, shown, valid, condition["position"], condition["depth"], steps)
+        logits = network(seen, shown * clean, shown, valid, position, depth, steps)
         return 2 * logits.float().softmax(dim=1) - 1
 
-    def predict_clean(noisy: Tensor, step: int) -> Tensor:
-        decoded = run(noisy, step, indicator, None)
-        if config.guidance != 1:
-            kept = signal_kept[step]
-            hidden = kept.sqrt() * clean + (1 - kept).sqrt() * fixed_noise
-            free = run(noisy, step, torch.zeros_like(indicator), hidden)
-            decoded = (free + config.guidance * (decoded - free)).clamp(-1, 1)
-        return unknown * decoded + (1 - unknown) * clean
-
-    steps = visited_steps(config.diffusion_steps - 1, config.sampling_steps)
-    final = denoise(first_noise, steps, signal_kept, predict_clean, config.sampler, generators)
-    return final.argmax(dim=1).cpu()
-
-
-def _conditions(tasks: list[tuple[Draft, int]], config: MaskGeneratorConfig, spec: DataSpec) -> dict[str, list[Tensor]]:
-    rows: dict[str, list[Tensor]] = {name: [] for name in ("mask", "valid", "known", "position", "depth")}
-    for draft, start in tasks:
-        inside = min(config.window, draft.depth - start)
-        mask = torch.zeros((config.window, *spec.plane), dtype=torch.long)
-        mask[:inside] = draft.mask[start : start + inside]
-        known = torch.zeros(config.window, dtype=torch.bool)
-        known[:inside] = draft.known[start : start + inside]
-        valid = torch.zeros(mask.shape, dtype=torch.bool)
-        valid[:inside, draft.rows, draft.columns] = True
-        rows["mask"].append(mask)
-        rows["valid"].append(valid)
-        rows["known"].append(known)
-        rows["position"].append((torch.arange(start, start + config.window) + 0.5) / draft.depth)
-        rows["depth"].append(torch.tensor(draft.depth / spec.max_depth))
-    return rows
+    decoded = run(indicator, None)
+    if config.guidance != 1:
+        noise = torch.stack([window.hiding_noise for window in windows if window.hiding_noise is not None])
+        free = run(torch.zeros_like(indicator), add_noise(clean, noise, steps, signal_kept))
+        decoded = (free + config.guidance * (decoded - free)).clamp(-1, 1)
+    return unknown * decoded + (1 - unknown) * clean

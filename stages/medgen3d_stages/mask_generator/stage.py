@@ -1,5 +1,6 @@
 """The mask generator as a stage: see medgen3d_stages.contract."""
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 import numpy as np
@@ -12,7 +13,7 @@ from medgen3d_stages.diffusion.schedule import cosine_signal_kept
 from medgen3d_stages.mask_generator.config import MaskGeneratorConfig
 from medgen3d_stages.mask_generator.network import MaskDenoiser
 from medgen3d_stages.mask_generator.objective import cut_window, denoising_loss
-from medgen3d_stages.mask_generator.sampler import MaskRequest, draw_masks
+from medgen3d_stages.mask_generator.sampler import MaskRequest, MaskRun, advance_masks, draw_masks
 
 
 class MaskGenerator:
@@ -40,6 +41,14 @@ class MaskGenerator:
     def sample(self, networks: Networks, inputs: list[MaskRequest], generators: list[torch.Generator]) -> list[Mask]:
         """Integer masks [D, height, width] of the requested shapes, labels 0..K-1."""
         return draw_masks(networks["denoiser"], inputs, generators, self.config, self.spec, self.signal_kept)  # type: ignore[arg-type]
+
+    def begin(self, networks: Networks, item: MaskRequest, generator: torch.Generator) -> MaskRun:
+        device = next(networks["denoiser"].parameters()).device
+        return MaskRun(item, generator, self.config, self.spec, self.signal_kept, device)
+
+    def advance(self, networks: Networks, runs: Sequence[MaskRun], width: int | None = None) -> None:
+        """One denoising step of every run; `width` counts windows."""
+        advance_masks(networks["denoiser"], runs, self.config, self.signal_kept, width)  # type: ignore[arg-type]
 
     def preview(self, networks: Networks, example: Example, generator: torch.Generator) -> tuple[Image, Mask]:
         """A mask of the real volume's size, over grey."""

@@ -11,7 +11,7 @@ from torch import Tensor
 from medgen3d_stages.arrays import normal, one_hot
 from medgen3d_stages.contract import DataSpec
 from medgen3d_stages.diffusion.process import add_noise, clean_from_velocity
-from medgen3d_stages.diffusion.sampler import denoise
+from medgen3d_stages.diffusion.sampler import Denoising
 from medgen3d_stages.diffusion.schedule import visited_steps
 from medgen3d_stages.layers.padding import padded_side, reflected
 from medgen3d_stages.refiner.config import RefinerConfig
@@ -36,75 +36,107 @@ class RefineRequest:
                 raise ValueError(f"the mask holds label {label}; labels are 0 to {spec.num_labels - 1}")
 
 
-class Refinement:
-    """One volume on its way through the views."""
+class RefineRun:
+    """A volume on its way through the views: see `medgen3d_stages.contract.Run`. A unit of work is a step.
+
+    A pass is a denoising from the start step to the clean volume, whose step number i looks along its views[i % n].
+    """
 
     def __init__(
-        self, network: SliceDenoiser, mask: Tensor, config: RefinerConfig, num_labels: int, signal_kept: Tensor
+        self,
+        request: RefineRequest,
+        generator: torch.Generator,
+        config: RefinerConfig,
+        spec: DataSpec,
+        signal_kept: Tensor,
     ) -> None:
-        self.network, self.config, self.signal_kept = network, config, signal_kept
-        self.mask_one_hot = one_hot(mask[None], num_labels)[0]
-        self.steps = visited_steps(round(config.start * config.diffusion_steps) - 1, config.sampling_steps)
+        request.check(spec)
+        self._request, self._generator = request, generator
+        self._config, self._num_labels, self._signal_kept = config, spec.num_labels, signal_kept
+        self._steps = visited_steps(round(config.start * config.diffusion_steps) - 1, config.sampling_steps)
+        every_view = list(range(len(VIEWS)))
+        self._passes = [every_view] if config.fusion == "alternate" else [[view] for view in every_view]
+        self.total, self.done = len(self._passes) * len(self._steps), 0
+        self._refined: list[Tensor] = []
+        self._denoising: Denoising | None = None
 
-    def run(self, image: Tensor, generator: torch.Generator) -> Tensor:
-        """Refined [D, h, w] from the incoming [D, h, w], fused as configured."""
-        if self.config.fusion == "sequential":
-            for view in range(len(VIEWS)):
-                image = self._denoise(image, self._noise_for(image, generator), [view])
-            return image
-        noise = self._noise_for(image, generator)
-        if self.config.fusion == "average":
-            return torch.stack([self._denoise(image, noise, [view]) for view in range(len(VIEWS))]).mean(dim=0)
-        return self._denoise(image, noise, list(range(len(VIEWS))))
+    @property
+    def rows(self) -> int:
+        return int(self.done < self.total)
 
-    def _noise_for(self, image: Tensor, generator: torch.Generator) -> Tensor:
-        """One white 3D field: it is white in every view, which is what the network was trained on."""
-        return normal(image.shape, [generator], image.device)[0]
+    def advance(self, network: SliceDenoiser) -> None:
+        """One denoising step of all slices of a view."""
+        if not self.done:
+            self._to_device(next(network.parameters()).device)
+        if self._denoising is None:
+            self._begin_pass()
+        denoising, views = self._denoising, self._passes[len(self._refined)]
+        assert denoising is not None
+        view = views[denoising.place % len(views)]
+        denoising.take(self._predict(network, denoising.noisy[0], denoising.step, view)[None])
+        self.done += 1
+        if denoising.finished:
+            self._refined.append(denoising.noisy[0].clamp(-1, 1))
+            self._denoising = None
 
-    def _denoise(self, image: Tensor, noise: Tensor, views: list[int]) -> Tensor:
-        """Deterministic DDIM from the start step; step number i looks along views[i % len(views)]."""
-        view_of = {step: views[place % len(views)] for place, step in enumerate(self.steps)}
-        first = torch.tensor([self.steps[0]], device=image.device)
-        noisy = add_noise(image[None], noise[None], first, self.signal_kept)
-        final = denoise(
-            noisy,
-            self.steps,
-            self.signal_kept,
-            lambda x, step: self._predict(x[0], step, view_of[step])[None],
-            "ddim",
-            [],
-        )
-        return final[0].clamp(-1, 1)
+    def result(self) -> NDArray[np.float32]:
+        """[D, h, w], fused as configured."""
+        fused = torch.stack(self._refined).mean(dim=0) if self._config.fusion == "average" else self._refined[-1]
+        return fused.cpu().numpy()
 
-    def _predict(self, noisy: Tensor, step: int, view: int) -> Tensor:
+    def _to_device(self, device: torch.device) -> None:
+        """Not before the first step: a volume that waits takes no memory of the device."""
+        self._image = torch.from_numpy(self._request.image.astype(np.float32)).to(device)
+        mask = torch.from_numpy(self._request.mask.astype(np.int64)).to(device)
+        self._mask_one_hot = one_hot(mask[None], self._num_labels)[0]
+
+    def _begin_pass(self) -> None:
+        """Passes that are averaged share their noise; otherwise each begins with what the one before it left."""
+        averaged = self._config.fusion == "average"
+        image = self._refined[-1] if self._refined and not averaged else self._image
+        if not self._refined or not averaged:
+            # One white 3D field: it is white in every view, which is what the network was trained on.
+            self._noise = normal(image.shape, [self._generator], image.device)[0]
+        first = torch.tensor([self._steps[0]], device=image.device)
+        noisy = add_noise(image[None], self._noise[None], first, self._signal_kept)
+        self._denoising = Denoising(noisy, self._steps, self._signal_kept, "ddim", [])
+
+    def _predict(self, network: SliceDenoiser, noisy: Tensor, step: int, view: int) -> Tensor:
         """The clean volume as seen from one view, all its slices denoised independently."""
-        slices, masks = noisy.movedim(view, 0)[:, None], self.mask_one_hot.movedim(view + 1, 0)
+        slices, masks = noisy.movedim(view, 0)[:, None], self._mask_one_hot.movedim(view + 1, 0)
         clean = [
-            self._predict_slices(part, hot, step, view)
+            self._predict_slices(network, part, hot, step, view)
             for part, hot in zip(
-                slices.split(self.config.slice_batch), masks.split(self.config.slice_batch), strict=True
+                slices.split(self._config.slice_batch), masks.split(self._config.slice_batch), strict=True
             )
         ]
         return torch.cat(clean)[:, 0].movedim(0, view)
 
-    def _predict_slices(self, slices: Tensor, mask_one_hot: Tensor, step: int, view: int) -> Tensor:
+    def _predict_slices(
+        self, network: SliceDenoiser, slices: Tensor, mask_one_hot: Tensor, step: int, view: int
+    ) -> Tensor:
         height, width = slices.shape[-2:]
         rows, columns = (
-            reflected(size, padded_side(size, self.network.plane_multiple)).to(slices.device)
-            for size in (height, width)
+            reflected(size, padded_side(size, network.plane_multiple)).to(slices.device) for size in (height, width)
         )
         padded, hot = slices[..., rows, :][..., columns], mask_one_hot[..., rows, :][..., columns]
         steps = torch.full((len(slices),), step, device=slices.device)
         views = torch.full((len(slices),), view, device=slices.device)
-        predicted = self.network(padded, hot, views, steps).float()
-        if self.config.guidance != 1:
-            free = self.network(padded, torch.zeros_like(hot), views, steps).float()
-            predicted = free + self.config.guidance * (predicted - free)
-        clean = clean_from_velocity(padded, predicted, steps, self.signal_kept)
+        predicted = network(padded, hot, views, steps).float()
+        if self._config.guidance != 1:
+            free = network(padded, torch.zeros_like(hot), views, steps).float()
+            predicted = free + self._config.guidance * (predicted - free)
+        clean = clean_from_velocity(padded, predicted, steps, self._signal_kept)
         return clean[..., :height, :width].clamp(-1, 1)
 
 
 @torch.no_grad()
+def advance_volumes(network: SliceDenoiser, runs: Sequence[RefineRun]) -> None:
+    """One denoising step of every volume. One after the other: a volume's slices already fill the device."""
+    for run in runs:
+        run.advance(network)
+
+
 def refine_volumes(
     network: SliceDenoiser,
     requests: Sequence[RefineRequest],
@@ -113,13 +145,11 @@ def refine_volumes(
     spec: DataSpec,
     signal_kept: Tensor,
 ) -> list[NDArray[np.float32]]:
-    """Refined volumes. One after the other: a volume's slices already fill the device."""
-    device = next(network.parameters()).device
+    """Refined volumes, each from beginning to end before the next one, so that one at a time takes memory."""
     refined = []
     for request, generator in zip(requests, generators, strict=True):
-        request.check(spec)
-        image = torch.from_numpy(request.image.astype(np.float32)).to(device)
-        mask = torch.from_numpy(request.mask.astype(np.int64)).to(device)
-        refinement = Refinement(network, mask, config, spec.num_labels, signal_kept)
-        refined.append(refinement.run(image, generator).cpu().numpy())
+        run = RefineRun(request, generator, config, spec, signal_kept)
+        while run.rows:
+            advance_volumes(network, [run])
+        refined.append(run.result())
     return refined

@@ -1,5 +1,6 @@
 """The refiner as a stage: see medgen3d_stages.contract."""
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 import numpy as np
@@ -12,7 +13,7 @@ from medgen3d_stages.diffusion.schedule import cosine_signal_kept
 from medgen3d_stages.refiner.config import RefinerConfig
 from medgen3d_stages.refiner.network import SliceDenoiser
 from medgen3d_stages.refiner.objective import cut_slice, denoising_loss
-from medgen3d_stages.refiner.sampler import RefineRequest, refine_volumes
+from medgen3d_stages.refiner.sampler import RefineRequest, RefineRun, advance_volumes, refine_volumes
 
 
 class Refiner:
@@ -40,6 +41,13 @@ class Refiner:
     def sample(self, networks: Networks, inputs: list[RefineRequest], generators: list[torch.Generator]) -> list[Image]:
         """Refined images, float32 [D, h, w] in [-1, 1]."""
         return refine_volumes(networks["denoiser"], inputs, generators, self.config, self.spec, self.signal_kept)  # type: ignore[arg-type]
+
+    def begin(self, networks: Networks, item: RefineRequest, generator: torch.Generator) -> RefineRun:
+        return RefineRun(item, generator, self.config, self.spec, self.signal_kept)
+
+    def advance(self, networks: Networks, runs: Sequence[RefineRun], width: int | None = None) -> None:
+        """One denoising step of every run. A volume's slices are its batches, so other runs never change them."""
+        advance_volumes(networks["denoiser"], runs)  # type: ignore[arg-type]
 
     def preview(self, networks: Networks, example: Example, generator: torch.Generator) -> tuple[Image, Mask]:
         """The real volume, refined: what the texture becomes."""

@@ -46,7 +46,7 @@ def sentence(result) -> str:
 def test_all_verbs_are_there():
     verbs = {command[0] for command in COMMANDS}
     making = {"phantom", "ingest", "train", "pipeline", "pipelines", "synthesize"}
-    assert verbs == making | {"evaluate", "usefulness", "config", "demo"} | {"tokens", "request"}
+    assert verbs == making | {"evaluate", "usefulness", "config", "demo"} | {"serve", "tokens", "request"}
 
 
 @pytest.mark.parametrize("command", COMMANDS + GROUPS, ids=" ".join)

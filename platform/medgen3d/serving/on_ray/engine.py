@@ -1,0 +1,225 @@
+"""An engine whose stages are Serve deployments: it sends cases through them and keeps what is finished.
+
+Arrays stay in Ray's object store. A stage hands out references, which go to the next stage as they are; this process
+only maps them, to keep them in the job's folder and to hand out the last ones.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import ray
+
+from medgen3d.config.engine import EngineConfig
+from medgen3d.config.experiment import CHAIN
+from medgen3d.core.errors import Medgen3dError
+from medgen3d.serving.engine import CaseOrder, Loaded, Order, PoisonedOrderError, Progress
+from medgen3d.serving.kept import Kept
+from medgen3d.serving.offers import Offers
+from medgen3d.serving.on_ray.source import Source
+from medgen3d_stages.arrays import Image, Mask
+
+Pair = tuple[Image, Mask]
+Drawn = Any
+"""A reference to an array in the object store, or an array that was kept."""
+_log = logging.getLogger(__name__)
+
+
+class RayEngine:
+    """Draws orders on the cluster that it runs in.
+
+    Args:
+        stages: Handles of the stages' deployments.
+        source: Where pipelines are found.
+        offers: What clients may ask for; it resolves through `source`.
+        config: How many cases at once, and how often the registry is asked.
+        identity: Short name of what the results' last bits depend on, `medgen3d.serving.kept.identity_of`.
+    """
+
+    def __init__(
+        self, stages: Mapping[str, Any], source: Source, offers: Offers, config: EngineConfig, identity: str
+    ) -> None:
+        self._stages = {stage: handle.options(stream=True) for stage, handle in stages.items()}
+        self._prepare = {stage: handle.prepare for stage, handle in stages.items()}
+        self._source, self._offers, self._config, self._identity = source, offers, config, identity
+        self._broken: set[str] = set()
+
+    async def pipelines(self) -> list[Loaded]:
+        """The pipelines that are offered."""
+        return [offer.loaded for offer in await asyncio.to_thread(self._offers.all)]
+
+    async def find(self, reference: str) -> Loaded:
+        """What a client's reference means now.
+
+        Raises:
+            RegistryError: There is no such pipeline, or it is not offered.
+        """
+        return (await asyncio.to_thread(self._offers.find, reference)).loaded
+
+    async def accepted(self, reference: str) -> Loaded:
+        """The version that a job was accepted for, whether it is still offered or not.
+
+        Raises:
+            RegistryError: It is gone.
+        """
+        return (await asyncio.to_thread(self._offers.accepted, reference)).loaded
+
+    async def watch(self) -> None:
+        """Follow the registry until cancelled: a promoted version is made ready, and only then handed out."""
+        while True:
+            await asyncio.sleep(self._config.poll_s)
+            for reference, known in self._source.meanings().items():
+                try:
+                    await self._follow(reference, known)
+                except Exception as error:  # the registry is away, or a stage is restarting: the known version stays
+                    _log.warning("what %s means now could not be found out: %s", reference, error)
+
+    async def _follow(self, reference: str, known: str) -> None:
+        pinned = await asyncio.to_thread(self._source.look_up, reference)
+        if pinned == known or pinned in self._broken:
+            return
+        try:
+            await asyncio.to_thread(self._source.pipeline, pinned)
+            await asyncio.gather(*(prepare.remote(pinned) for prepare in self._prepare.values()))
+        except Medgen3dError as error:
+            self._broken.add(pinned)
+            _log.error("%s now means %s, which cannot be used, so %s stays: %s", reference, pinned, known, error)
+            return
+        self._source.settle(reference, pinned)
+        _log.info("%s now means %s; jobs that were accepted for %s end on it", reference, pinned, known)
+
+    async def run(self, order: Order, progress: Progress) -> list[Pair]:
+        """Draw all cases; see `medgen3d.serving.engine.Engine.run`.
+
+        The arrays are read-only: of a single case as they lie in the object store, of several mapped from files, so
+        that a large job takes no memory here.
+        """
+        tally = _Tally(order, progress)
+        gate = asyncio.Semaphore(self._config.cases_at_once)
+        draw = [self._case(order, number, tally, gate) for number in range(len(order.cases))]
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(case) for case in draw]
+        except BaseExceptionGroup as errors:
+            raise _decisive(errors) from None
+        return [task.result() for task in tasks]
+
+    async def _case(self, order: Order, number: int, tally: "_Tally", gate: asyncio.Semaphore) -> Pair:
+        case, kept = order.cases[number], Kept(order.folder, number, self._identity)
+        async with gate, asyncio.TaskGroup() as keeping:
+            steps = _Steps(self._stages, order, case, number, tally, kept, keeping)
+            finished = await asyncio.to_thread(kept.read, "refiner")
+            mask: Drawn = case.mask
+            if mask is None:
+                mask = await steps.take("mask_generator", case.shape, dict(case.given))
+            elif finished is None:
+                mask = await asyncio.to_thread(ray.put, mask)  # once, for both stages that need it
+            if finished is not None:
+                tally.tell_all(number)
+                return finished, await _array(mask)
+            image = await steps.take("image_sequence_generator", mask, case.style_seed)
+            last = await steps.take("refiner", image, mask, keep=len(order.cases) > 1)
+            pair = await _array(last), await _array(mask)
+        if len(order.cases) == 1:
+            return pair
+        kept.drop("image_sequence_generator")  # the refined image is there
+        return await self._mapped(kept, pair)
+
+    async def _mapped(self, kept: Kept, pair: Pair) -> Pair:
+        """The same arrays from their files, so that the object store need not hold them until the order ends."""
+        stages = ("refiner", "mask_generator")  # a mask that was given is in no file
+        image, mask = [await asyncio.to_thread(kept.read, stage) for stage in stages]
+        return pair[0] if image is None else image, pair[1] if mask is None else mask
+
+
+class _Steps:
+    """One case on its way through the stages."""
+
+    def __init__(
+        self,
+        stages: Mapping[str, Any],
+        order: Order,
+        case: CaseOrder,
+        number: int,
+        tally: "_Tally",
+        kept: Kept,
+        keeping: asyncio.TaskGroup,
+    ) -> None:
+        self._stages, self._order, self._case, self._number = stages, order, case, number
+        self._tally, self._kept, self._keeping = tally, kept, keeping
+
+    async def take(self, stage: str, *inputs: Any, keep: bool = True) -> Drawn:
+        """What an earlier attempt kept of a stage, or else what the stage draws now."""
+        found = await asyncio.to_thread(self._kept.read, stage)
+        if found is not None:
+            self._tally.tell(stage, self._number, 1, 1)
+            return found
+        drawn = await self._draw(stage, inputs)
+        if keep:
+            self._keeping.create_task(self._keep(stage, drawn))
+        return drawn
+
+    async def _draw(self, stage: str, inputs: tuple[Any, ...]) -> Drawn:
+        key = f"{self._order.job_id}/{self._number}"
+        answers = self._stages[stage].draw.remote(self._order.pipeline, key, self._case.seeds[stage], *inputs)
+        try:
+            async for answer in await answers._to_object_ref_gen():  # references, so that the array need not come here
+                told = await answer
+                if isinstance(told, str):
+                    raise PoisonedOrderError(f"case {self._case.case_id}: {told}")
+                if not isinstance(told, tuple):
+                    self._tally.tell(stage, self._number, 1, 1)
+                    return answer
+                self._tally.tell(stage, self._number, *told)
+        except asyncio.CancelledError:
+            answers.cancel()
+            raise
+        raise RuntimeError(f"{stage} ended without a result")
+
+    async def _keep(self, stage: str, drawn: Drawn) -> None:
+        array = await _array(drawn)
+        with contextlib.suppress(FileNotFoundError):  # the job was given up, and its folder with it
+            await asyncio.to_thread(self._kept.write, stage, array)
+
+
+class _Tally:
+    """Progress of an order in slices of its cases, so that large cases count for more."""
+
+    def __init__(self, order: Order, progress: Progress) -> None:
+        self._depths = [case.shape[0] for case in order.cases]
+        needed = [stage for stage in CHAIN if stage != CHAIN[0] or any(case.mask is None for case in order.cases)]
+        self._done = {stage: [0.0] * len(self._depths) for stage in needed}
+        self._progress = progress
+        for stage in needed:
+            self._show(stage)
+
+    def tell(self, stage: str, number: int, done: int, total: int) -> None:
+        self._done[stage][number] = self._depths[number] * done / max(total, 1)
+        self._show(stage)
+
+    def tell_all(self, number: int) -> None:
+        for stage in self._done:
+            self.tell(stage, number, 1, 1)
+
+    def _show(self, stage: str) -> None:
+        self._progress(stage, int(sum(self._done[stage])), sum(self._depths))
+
+
+async def _array(drawn: Drawn) -> Any:
+    """The array itself, mapped and not copied."""
+    return await drawn if isinstance(drawn, ray.ObjectRef) else drawn
+
+
+def _decisive(errors: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The one error that says what becomes of the order: that it cannot be drawn, before anything that may pass."""
+    leaves: list[BaseException] = []
+    waiting: list[BaseException] = [errors]
+    while waiting:
+        error = waiting.pop()
+        if isinstance(error, BaseExceptionGroup):
+            waiting.extend(error.exceptions)
+        else:
+            leaves.append(error)
+    return next((error for error in leaves if isinstance(error, PoisonedOrderError)), leaves[-1])

@@ -1,0 +1,307 @@
+"""A real Ray Serve on this machine, with the small untrained pipeline in a registry of its own."""
+
+import asyncio
+import gzip
+import io
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import torch
+import yaml
+
+from medgen3d.artifacts.bundle import WEIGHTS, Bundle, read_bundle, read_weights, write_bundle
+from medgen3d.config.experiment import CHAIN, ExperimentConfig
+from medgen3d.config.load import load_config
+from medgen3d.registry.bundles import register_bundle
+from medgen3d.registry.pipeline import CHAMPION, create_pipeline
+from medgen3d.registry.tracking import Tracking, start_run
+from medgen3d.registry.versions import fetch, find_version, set_alias
+from medgen3d.serving.service import TOKENS
+from medgen3d.serving.tokens import create_token
+
+ENDED = ("succeeded", "failed", "cancelled")
+PROCESSES = {
+    **{stage: f"ray::ServeReplica:medgen3d:{stage}" for stage in CHAIN},
+    "ingress": "ray::ServeReplica:medgen3d:ingress",
+    "controller": "ray::ServeController",
+    "proxy": "ray::ProxyActor",
+}
+"""Kind of process -> how its title begins."""
+
+
+@dataclass(frozen=True)
+class Registry:
+    """Three versions of the pipeline `knee`: the champion, one with another refiner, and one whose file is damaged."""
+
+    tracking: Tracking
+    root: Path
+
+    def promote(self, number: int) -> None:
+        set_alias(self.tracking, find_version(self.tracking, "knee.pipeline", str(number)), CHAMPION)
+
+
+@pytest.fixture(scope="session")
+def registry(tiny_pipeline: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Registry:
+    root = tmp_path_factory.mktemp("runs")
+    storage = ExperimentConfig.model_validate({"storage": {"root": str(root)}}).storage
+    found = Registry(Tracking.of(storage), root)
+    for stage in CHAIN:
+        _register(found.tracking, root / "bundle", read_bundle(tiny_pipeline[stage]), shift=0.0)
+    create_pipeline(found.tracking, "knee")
+    for shift in (0.05, 0.1):
+        _register(found.tracking, root / "bundle", read_bundle(tiny_pipeline["refiner"]), shift)
+        create_pipeline(found.tracking, "knee")
+    (fetch(found.tracking, find_version(found.tracking, "knee.refiner", "3")) / WEIGHTS).write_bytes(b"damaged")
+    found.promote(1)
+    return found
+
+
+def _register(tracking: Tracking, folder: Path, bundle: Bundle, shift: float) -> None:
+    run_id = start_run(tracking, "knee", bundle.info.stage, tags={}, params={})
+    provenance = bundle.provenance.model_copy(update={"parent_run": run_id})
+    weights = {
+        name: tensor + shift if tensor.dtype == torch.float32 else tensor
+        for name, tensor in read_weights(bundle.root).items()
+    }
+    write_bundle(folder, bundle.info, weights, provenance, preview_png=None)
+    register_bundle(tracking, folder)
+
+
+@dataclass(frozen=True)
+class Service:
+    """A running service and a client of it that waits while processes are replaced."""
+
+    url: str
+    headers: dict[str, str]
+    folder: Path
+
+    def results(self, job_id: str) -> list[str]:
+        """The archives in a job's folder: one for each execution that came to its end and counts."""
+        return sorted(path.name for path in (self.folder / "jobs" / job_id).glob("result-*.zip"))
+
+    def ask(self, method: str, path: str, **options: Any) -> httpx.Response:
+        """The first answer that is not the sign of a process that has just died; at most a minute later."""
+        headers = self.headers | options.pop("headers", {})
+        for _ in range(240):
+            try:
+                answer = httpx.request(method, self.url + path, headers=headers, timeout=30, **options)
+            except httpx.TransportError:
+                answer = None
+            if answer is not None and answer.status_code not in (500, 502, 503, 504):
+                return answer
+            time.sleep(0.25)
+        raise AssertionError(f"{method} {path}: no answer for a minute")
+
+    def submit(self, seed: int, key: str | None = None, **request: Any) -> str:
+        """A job's id; with a key the same job however often it is tried."""
+        options: dict[str, Any] = {"headers": {"Idempotency-Key": key}} if key else {}
+        answer = self.ask("POST", "/v1/jobs", json={"pipeline": "knee", "seed": seed} | request, **options)
+        assert answer.status_code == 202, answer.text
+        return answer.json()["id"]
+
+    def status(self, job_id: str) -> dict[str, Any]:
+        return self.ask("GET", f"/v1/jobs/{job_id}").json()
+
+    def wait(self, job_id: str, states: tuple[str, ...] = ENDED, within_s: float = 120) -> dict[str, Any]:
+        end = time.monotonic() + within_s
+        while (job := self.status(job_id))["state"] not in states:
+            assert time.monotonic() < end, job
+            time.sleep(0.1)
+        return job
+
+    def all_at_once(self, number: int) -> list[httpx.Response]:
+        """The answers to so many clients who ask for a pair at the same time; half of them are of one owner."""
+        tokens = [create_token(self.folder / TOKENS, f"owner-{each}")[0] for each in range(5)]
+        named = [tokens[0], tokens[1], tokens[0], tokens[2], tokens[0], tokens[3], tokens[0], tokens[4]]
+
+        async def ask_all() -> list[httpx.Response]:
+            limits = httpx.Limits(max_connections=number)
+            async with httpx.AsyncClient(base_url=self.url, timeout=120, limits=limits) as client:
+                asked = (
+                    client.post(
+                        "/v1/jobs",
+                        json={"pipeline": "knee", "seed": each},
+                        headers={"Authorization": f"Bearer {named[each % len(named)]}"},
+                    )
+                    for each in range(number)
+                )
+                return await asyncio.gather(*asked)
+
+        return asyncio.run(ask_all())
+
+    def volumes(self, job_id: str) -> dict[str, bytes]:
+        """Name -> content of the NIfTI files of a job's result."""
+        answer = self.ask("GET", f"/v1/jobs/{job_id}/result")
+        assert answer.status_code == 200, answer.text
+        with zipfile.ZipFile(io.BytesIO(answer.content)) as archive:
+            names = [name for name in archive.namelist() if name.endswith(".nii.gz")]
+            return {name: gzip.decompress(archive.read(name)) for name in names}
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A Ray cluster of its own processes, which end with the process that started it. folder: Its RAY_TMPDIR."""
+
+    dashboard: str
+    folder: str
+
+    def pids(self, kind: str) -> list[int]:
+        """Its living processes of a kind."""
+        ours, title = f"RAY_TMPDIR={self.folder}".encode(), PROCESSES[kind].encode()
+        found = []
+        for process in Path("/proc").glob("[0-9]*"):
+            try:
+                named, environment = (process / "cmdline").read_bytes(), (process / "environ").read_bytes()
+            except OSError:  # it has ended, or is somebody else's
+                continue
+            if named.startswith(title) and ours in environment.split(b"\0"):
+                found.append(int(process.name))
+        return found
+
+    def memory_mib(self, kind: str) -> float:
+        """Memory of the processes of a kind."""
+        lines = [Path(f"/proc/{pid}/status").read_text() for pid in self.pids(kind)]
+        return sum(int(text.partition("VmRSS:")[2].split()[0]) for text in lines) / 1024
+
+    def cpu_seconds(self, *kinds: str) -> float:
+        """What the processes of these kinds have used of CPUs so far."""
+        stats = [Path(f"/proc/{pid}/stat").read_text() for kind in kinds for pid in self.pids(kind)]
+        ticks = sum(sum(map(int, text.rpartition(")")[2].split()[11:13])) for text in stats)
+        return ticks / os.sysconf("SC_CLK_TCK")
+
+    def kill(self, *kinds: str) -> None:
+        """End all processes of these kinds at once, as the failure of a machine would."""
+        for kind in kinds:
+            victims = self.pids(kind)
+            assert victims, f"no {kind} is running"
+            for pid in victims:
+                os.kill(pid, signal.SIGKILL)
+
+
+@pytest.fixture(scope="session")
+def start_cluster() -> Iterator[Callable[[], Cluster]]:
+    """start_cluster(): another cluster with eight logical CPUs and a dashboard."""
+    running: list[tuple[subprocess.Popen[str], str]] = []
+
+    def start() -> Cluster:
+        folder = tempfile.mkdtemp(prefix="mg3d-", dir="/tmp")  # short, as in tests/conftest.py
+        script = (
+            "import ray, sys; port = int(sys.argv[1]);"
+            "made = ray.init(address='local', num_cpus=8, include_dashboard=True, dashboard_port=port);"
+            "print(made.address_info['webui_url'], flush=True); sys.stdin.read()"
+        )
+        process = subprocess.Popen(
+            [sys.executable, "-c", script, str(free_port())],
+            env=os.environ | {"RAY_TMPDIR": folder},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        running.append((process, folder))
+        url = process.stdout.readline().strip()
+        assert url, "the cluster did not start"
+        return Cluster(f"http://{url}", folder)
+
+    yield start
+    for process, folder in running:
+        process.communicate("")
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return listener.getsockname()[1]
+
+
+@pytest.fixture(scope="session")
+def write_config(registry: Registry) -> Callable[..., Path]:
+    """write_config(folder, name, **settings of serving): a configuration of the service in this folder, as YAML."""
+
+    def write(folder: Path, name: str, **settings: Any) -> Path:
+        engine = {"poll_s": 0.5, "mask_generator": {"max_replicas": 1}, "refiner": {"max_replicas": 1}}
+        serving = {
+            "pipelines": ["knee@champion"],
+            "port": free_port(),
+            "folder": str(folder / "serving"),
+            "lease_s": 3.0,
+            "max_running": 16,
+            "requests_per_minute": 6000,
+            "request_burst": 6000,
+            "engine": engine,
+        }
+        tree = {"serving": serving | settings, "storage": {"root": str(registry.root)}}
+        (folder / name).write_text(yaml.safe_dump(tree))
+        return folder / name
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def client_of() -> Callable[[Path], Service]:
+    """client_of(configuration): a client, with a token of its own, of the service that it describes."""
+
+    def make(config: Path) -> Service:
+        experiment = load_config(config)
+        token, _ = create_token(experiment.serving_dir / TOKENS, "anna", ("synthesize", "admin"))
+        url = f"http://127.0.0.1:{experiment.serving.port}"
+        return Service(url, {"Authorization": f"Bearer {token}"}, experiment.serving_dir)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def start_here() -> Iterator[Callable[[Path], subprocess.Popen[str]]]:
+    """start_here(configuration): a running `medgen3d serve`, once it says that it serves."""
+    running: list[subprocess.Popen[str]] = []
+
+    def start(config: Path) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "medgen3d", "serve", "--config", str(config)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        running.append(process)
+        said = process.stdout.readline()
+        assert said.startswith("Serving at http://127.0.0.1:"), said
+        return process
+
+    yield start
+    for process in running:
+        if process.poll() is None:
+            process.kill()
+            process.communicate()
+
+
+def medgen3d(*words: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "medgen3d", *map(str, words)], capture_output=True, text=True, check=False
+    )
+
+
+@pytest.fixture(scope="session")
+def deploy() -> Callable[[Path, Cluster], subprocess.CompletedProcess[str]]:
+    """deploy(configuration, cluster): what `medgen3d serve deploy` says of its Serve config file."""
+
+    def run(config: Path, cluster: Cluster) -> subprocess.CompletedProcess[str]:
+        made = medgen3d("serve", "config", "--config", config)
+        assert made.returncode == 0, made.stderr
+        serve_file = config.with_name(f"deployed-{config.name}")
+        serve_file.write_text(made.stdout)
+        return medgen3d("serve", "deploy", "--config", serve_file, "--address", cluster.dashboard)
+
+    return run

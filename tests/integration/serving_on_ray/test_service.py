@@ -1,0 +1,145 @@
+"""The service on a real Ray Serve: no accepted job is lost, whatever dies, and its pairs are those of its seed.
+
+A first service is started on this machine, stopped in the midst of its jobs, and followed by a second one on a cluster.
+"""
+
+import signal
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.timeout(600)
+STAGES = ("mask_generator", "image_sequence_generator", "refiner")
+SERVE = ("ingress", "controller", "proxy")
+SEEDS, COUNT = range(5), 10
+LIMITS = {"max_queued": 40, "jobs_per_owner": 15}
+
+
+@dataclass(frozen=True)
+class Followed:
+    """client: Of the second service. expected: Volumes of undisturbed jobs, by seed. left: Jobs the first one left."""
+
+    client: Any
+    cluster: Any
+    expected: dict[int, dict[str, bytes]]
+    left: dict[int, str]
+    said: str
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory, write_config, start_here, client_of, start_cluster, deploy) -> Followed:
+    folder = tmp_path_factory.mktemp("service")
+    first = write_config(folder, "first.yaml")
+    process, client = start_here(first), client_of(first)
+    undisturbed = {seed: client.submit(seed=seed, count=COUNT) for seed in SEEDS}
+    expected = {seed: client.wait(job) and client.volumes(job) for seed, job in undisturbed.items()}
+    left = {seed: client.submit(seed=seed, count=COUNT) for seed in SEEDS}
+    client.wait(left[0], states=("running", "succeeded"))
+    process.send_signal(signal.SIGINT)
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 0
+
+    second, cluster = write_config(folder, "second.yaml", **LIMITS), start_cluster()
+    deployed = deploy(second, cluster)
+    assert deployed.returncode == 0, deployed.stderr
+    return Followed(client_of(second), cluster, expected, left, said)
+
+
+def test_jobs_that_a_stopped_service_left_end_in_the_next_one_as_if_undisturbed(service):
+    assert "unfinished jobs are kept in" in service.said
+    for seed, job in service.left.items():
+        assert service.client.wait(job)["state"] == "succeeded"
+        assert service.client.volumes(job) == service.expected[seed]
+        assert len(service.client.results(job)) == 1
+
+
+def test_jobs_end_once_and_as_if_undisturbed_when_every_kind_of_process_is_killed(service):
+    client = service.client
+    jobs = {seed: client.submit(seed=seed, count=COUNT, key=f"job-{seed}") for seed in SEEDS}
+    for victims in (STAGES, SERVE):
+        while not any(client.status(job)["state"] == "running" for job in jobs.values()):
+            time.sleep(0.05)
+        service.cluster.kill(*victims)
+    for seed, job in jobs.items():
+        ended = client.wait(job)
+        assert ended["state"] == "succeeded", ended
+        assert ended["attempts"] > 1
+        assert client.volumes(job) == service.expected[seed]
+        assert len(client.results(job)) == 1
+        assert client.submit(seed=seed, count=COUNT, key=f"job-{seed}") == job
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("victims", [*((kind,) for kind in (*STAGES, *SERVE)), (*STAGES, *SERVE)], ids="-".join)
+def test_20_jobs_end_once_and_as_if_undisturbed_whatever_is_killed(service, victims):
+    client, seeds = service.client, [seed for _ in range(4) for seed in SEEDS]
+    jobs = [client.submit(seed=seed, count=COUNT) for seed in seeds]
+    for _ in range(2):
+        while not any(client.status(job)["state"] == "running" for job in jobs):
+            time.sleep(0.05)
+        service.cluster.kill(*victims)
+        time.sleep(3)
+    for seed, job in zip(seeds, jobs, strict=True):
+        assert client.wait(job, within_s=600)["state"] == "succeeded"
+        assert client.volumes(job) == service.expected[seed]
+        assert len(client.results(job)) == 1
+
+
+def test_a_cancelled_job_frees_the_devices_within_a_second_of_their_time(service):
+    client, cluster = service.client, service.cluster
+    long = client.submit(seed=1, count=300)
+    while not any(stage["done"] for stage in client.status(long)["progress"]):
+        time.sleep(0.05)
+    assert client.ask("DELETE", f"/v1/jobs/{long}").json()["state"] == "cancelled"
+    begun = used = cluster.cpu_seconds(*STAGES)
+    for _ in range(30):
+        before, used = used, (time.sleep(1), cluster.cpu_seconds(*STAGES))[1]
+        if used - before < 0.1:  # what a process takes that only waits
+            break
+    assert used - begun < 1.0
+    assert client.wait(client.submit(seed=2))["state"] == "succeeded"
+
+
+def test_a_promoted_champion_is_taken_over_with_no_failed_request(service, registry):
+    client, seen, jobs = service.client, [], []
+    registry.promote(2)
+    end = time.monotonic() + 30
+    while "knee@2" not in seen[-5:] and time.monotonic() < end:
+        jobs.append(client.submit(seed=4))
+        seen.append(client.status(jobs[-1])["pipeline"])
+        client.wait(jobs[max(len(jobs) - 8, 0)])  # eight under way
+    assert set(seen) == {"knee@1", "knee@2"}
+    assert seen == sorted(seen)
+    ended = [client.wait(job) for job in jobs]
+    assert {job["state"] for job in ended} == {"succeeded"}
+    assert {job["attempts"] for job in ended} == {1}
+    assert client.volumes(jobs[0]) != client.volumes(jobs[-1])
+
+
+def test_a_champion_that_cannot_be_loaded_is_not_taken_over(service, registry):
+    registry.promote(3)
+    time.sleep(2)  # the registry is asked twice a second
+    job = service.client.wait(service.client.submit(seed=4))
+    assert (job["state"], job["pipeline"]) == ("succeeded", "knee@2")
+
+
+def test_a_pipeline_that_is_not_offered_is_refused(service):
+    answer = service.client.ask("POST", "/v1/jobs", json={"pipeline": "builtin/hippocampus"})
+    assert answer.status_code == 404
+    assert "knee@champion" in answer.json()["detail"]
+
+
+def test_200_clients_at_once_are_served_or_told_when_to_come_again(service):
+    answers, rss_before = service.client.all_at_once(200), service.cluster.memory_mib("ingress")
+    assert {answer.status_code for answer in answers} == {202, 429, 503}
+    for answer in answers:
+        if answer.status_code != 202:
+            assert 0 < int(answer.headers["Retry-After"]) <= 3600
+            assert answer.json()["detail"].count(".") >= 1
+    accepted = [answer.json()["id"] for answer in answers if answer.status_code == 202]
+    assert len(accepted) == len(set(accepted)) >= LIMITS["max_queued"]
+    assert {service.client.wait(job)["state"] for job in accepted} == {"succeeded"}
+    assert service.cluster.memory_mib("ingress") < rss_before + 300
