@@ -23,6 +23,7 @@ def openapi(server):
     return schemathesis.openapi.from_url(f"{server.url}/openapi.json", headers=headers)
 
 
+EXAMPLES = settings.default.max_examples // 4  # `make soak` asks for more
 ENDPOINTS = [
     "POST /v1/jobs",
     "GET /v1/jobs",
@@ -50,7 +51,12 @@ def test_an_endpoint_keeps_what_its_document_says(endpoint, openapi, server):
     headers = {"Authorization": f"Bearer {server.token}"}
 
     @given(case=openapi[path][method].as_strategy())
-    @settings(max_examples=settings.default.max_examples // 4, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+    @settings(
+        max_examples=EXAMPLES,
+        deadline=None,
+        derandomize=True,
+        suppress_health_check=list(HealthCheck),
+    )
     def keeps(case):
         # What fits the document may still be refused: a pipeline that is not there, a file that is no NIfTI file.
         case.call_and_validate(headers=headers, excluded_checks=[positive_data_acceptance])

@@ -61,6 +61,21 @@ def test_a_promoted_champion_is_noticed_after_a_while(registry, monkeypatch):
     assert offered.find("knee").loaded.version == 4
 
 
+def test_while_the_registry_is_away_what_is_known_goes_on_to_be_offered(registry, monkeypatch):
+    offered = Offers(["knee"], registry.resolve)
+    offered.find("knee")
+    monkeypatch.setattr(offers, "FRESH_S", -1.0)
+
+    def away(_: str) -> Pipeline:
+        raise RegistryError("the registry at http://10.0.0.7:5000 does not answer")
+
+    monkeypatch.setattr(offered, "_resolve", away)
+    assert offered.find("knee").loaded.version == 3
+    with pytest.raises(RegistryError) as refused:
+        offered.find("knee@4")
+    assert str(refused.value) == "there is no pipeline 'knee@4' now; see GET /v1/pipelines"
+
+
 def test_a_pipeline_is_described_with_what_its_manifest_will_say(registry):
     loaded = Offers(["knee"], registry.resolve, batch=4, threads=2).find("knee").loaded
     assert (loaded.name, loaded.max_depth, loaded.batch, loaded.threads, loaded.device) == ("knee", 9, 4, 2, "cpu")
