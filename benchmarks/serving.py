@@ -24,11 +24,16 @@ from ray import serve
 from medgen3d.config.engine import EngineConfig, StageReplicas
 from medgen3d.config.experiment import CHAIN, ExperimentConfig
 from medgen3d.recipes.cluster import connect
+from medgen3d.serving.database import Database, sqlite_url
 from medgen3d.serving.engine import CaseOrder, Order
+from medgen3d.serving.jobs import JobStore, NewJob, new_id
+from medgen3d.serving.leases import Leases
 from medgen3d.serving.offers import Offers
 from medgen3d.serving.on_ray.app import stage_deployment
 from medgen3d.serving.on_ray.engine import RayEngine
 from medgen3d.serving.on_ray.source import Source, StageLoader
+from medgen3d.serving.results import write_result
+from medgen3d.serving.schemas import JobRequest
 from medgen3d_stages.chain import TrainedStage, draw_images, draw_masks, refine
 from medgen3d_stages.mask_generator.sampler import MaskRequest
 
@@ -174,19 +179,55 @@ async def added_time(rounds: int, title: str, engine: RayEngine, stages: Any, sh
 async def measure_added(rounds: int) -> None:
     """The first table."""
     config = ExperimentConfig()
+    head = ("chain", "direct [ms]", "served [ms]", "added, median [ms]", "least", "most")
     trivial = {stage: TrivialLoader(stage) for stage in CHAIN}
-    rows = []
     engine = served_engine("trivial", config, trivial)
     stages = {stage: loader("") for stage, loader in trivial.items()}
-    rows.append(await added_time(rounds, "trivial stages, 64 x 512 x 512", engine, stages, LARGE))
+    row = await added_time(rounds, "trivial stages, 64 x 512 x 512", engine, stages, LARGE)
+    show("Added time between acceptance and finished arrays", head, [row])
     serve.delete("trivial")
     real = {stage: StageLoader(Source(config.storage, ()), stage, "cpu") for stage in CHAIN}
     engine = served_engine("real", config, real)
     stages = {stage: loader(PIPELINE) for stage, loader in real.items()}
-    rows.append(await added_time(max(rounds // 3, 1), f"{PIPELINE}, 12 x 51 x 34", engine, stages, SMALL))
+    row = await added_time(max(rounds // 3, 1), f"{PIPELINE}, 12 x 51 x 34", engine, stages, SMALL)
+    show("The same with real stages", head, [row])
     serve.delete("real")
-    head = ("chain", "direct [ms]", "served [ms]", "added, median [ms]", "least", "most")
-    show("Added time between acceptance and finished arrays", head, rows)
+
+
+def measure_beside(rounds: int) -> None:
+    """What a job takes beside its engine: its row in the database, and its files."""
+    config = ExperimentConfig()
+    loaded = Offers((PIPELINE,), Source(config.storage, (PIPELINE,)).pipeline).find(PIPELINE).loaded
+    rng = np.random.default_rng(0)
+    smooth = np.sin(np.linspace(0, 20, LARGE[2])) * np.linspace(-0.8, 0.8, LARGE[1])[:, None]
+    image = np.clip(smooth + rng.normal(0, 0.05, LARGE), -1, 1).astype(np.float32)
+    mask = np.broadcast_to((smooth > 0).astype(np.uint8), LARGE)
+    request = JobRequest(pipeline=PIPELINE)
+    case = CaseOrder(case_id="case", shape=LARGE, seeds={})
+    seconds: dict[str, list[float]] = {"row": [], "files": []}
+    with tempfile.TemporaryDirectory() as folder:
+        database = Database(sqlite_url(Path(folder) / "jobs.db"))
+        store, leases = JobStore(database, max_queued=9, jobs_per_owner=9), Leases(database, lease_s=60, max_attempts=2)
+        for _ in range(rounds):
+            begin = time.perf_counter()
+            store.submit(
+                NewJob(id=new_id(), owner="anna", request=request, pipeline=PIPELINE, digest="0" * 64, num_pairs=1)
+            )
+            claimed = leases.claim("benchmark")
+            assert claimed is not None
+            leases.finish(claimed.id, claimed.attempt, 1)
+            seconds["row"].append(time.perf_counter() - begin)
+            begin = time.perf_counter()
+            pairs = [(image, mask)]
+            size = write_result(Path(folder, "result"), Path(folder, "result.zip"), request, loaded, [case], pairs)
+            seconds["files"].append(time.perf_counter() - begin)
+        database.close()
+    row, files = (1000 * statistics.median(values) for values in seconds.values())
+    rows = [
+        ("a job accepted, claimed and finished in SQLite", f"{row:.0f}"),
+        (f"its pair of 64 x 512 x 512 compressed and zipped, {size / 2**20:.0f} MiB", f"{files:.0f}"),
+    ]
+    show("Beside it", ("what", "median [ms]"), rows)
 
 
 # Throughput
@@ -302,13 +343,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--requests", type=int, default=32, help="Of 16 clients, per round and way; fewer of fewer.")
-    parser.add_argument("--only", nargs="*", default=["widths", "added", "throughput"])
+    parser.add_argument("--only", nargs="*", default=["widths", "beside", "added", "throughput"])
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     machine = platform.processor() or platform.machine()
     print(f"{machine}, {os.cpu_count()} cores, torch {torch.__version__}, ray {ray.__version__}")
     if "widths" in arguments.only:
         measure_widths(arguments.rounds)
+    if "beside" in arguments.only:
+        measure_beside(arguments.rounds)
     if not {"added", "throughput"} & set(arguments.only):
         return
     with connect():

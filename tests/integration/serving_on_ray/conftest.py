@@ -93,9 +93,9 @@ class Service:
         return sorted(path.name for path in (self.folder / "jobs" / job_id).glob("result-*.zip"))
 
     def ask(self, method: str, path: str, **options: Any) -> httpx.Response:
-        """The first answer that is not the sign of a process that has just died; at most a minute later."""
+        """The first answer that is not the sign of a process that has just died; at most five minutes later."""
         headers = self.headers | options.pop("headers", {})
-        for _ in range(240):
+        for _ in range(1200):
             try:
                 answer = httpx.request(method, self.url + path, headers=headers, timeout=30, **options)
             except httpx.TransportError:
@@ -103,7 +103,7 @@ class Service:
             if answer is not None and answer.status_code not in (500, 502, 503, 504):
                 return answer
             time.sleep(0.25)
-        raise AssertionError(f"{method} {path}: no answer for a minute")
+        raise AssertionError(f"{method} {path}: no answer for five minutes")
 
     def submit(self, seed: int, key: str | None = None, **request: Any) -> str:
         """A job's id; with a key the same job however often it is tried."""
@@ -115,7 +115,7 @@ class Service:
     def status(self, job_id: str) -> dict[str, Any]:
         return self.ask("GET", f"/v1/jobs/{job_id}").json()
 
-    def wait(self, job_id: str, states: tuple[str, ...] = ENDED, within_s: float = 120) -> dict[str, Any]:
+    def wait(self, job_id: str, states: tuple[str, ...] = ENDED, within_s: float = 600) -> dict[str, Any]:
         end = time.monotonic() + within_s
         while (job := self.status(job_id))["state"] not in states:
             assert time.monotonic() < end, job

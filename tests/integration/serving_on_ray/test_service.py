@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(1500)  # two minutes of two cores, but never a failure of a busy machine
 STAGES = ("mask_generator", "image_sequence_generator", "refiner")
 SERVE = ("ingress", "controller", "proxy")
 SEEDS, COUNT = range(5), 10
@@ -120,10 +120,13 @@ def test_a_promoted_champion_is_taken_over_with_no_failed_request(service, regis
 
 
 def test_a_champion_that_cannot_be_loaded_is_not_taken_over(service, registry):
+    client = service.client
+    before = client.wait(client.submit(seed=4))
     registry.promote(3)
     time.sleep(2)  # the registry is asked twice a second
-    job = service.client.wait(service.client.submit(seed=4))
-    assert (job["state"], job["pipeline"]) == ("succeeded", "knee@2")
+    after = client.wait(client.submit(seed=4))
+    assert before["state"] == after["state"] == "succeeded"
+    assert before["pipeline"] == after["pipeline"] != "knee@3"
 
 
 def test_a_pipeline_that_is_not_offered_is_refused(service):
