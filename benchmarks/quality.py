@@ -1,4 +1,6 @@
-"""What each part of the pipeline, and each sampling option, is worth: the ablation of docs/quality.md.
+"""What each part of the pipeline and each option of the mask generator is worth: the ablation of docs/quality.md.
+
+The options of the refiner have a script of their own, `refinement.py`, which draws the incoming images once.
 
 Every row is two commands, which are printed: `medgen3d synthesize` into OUT/<row>/pairs and `medgen3d evaluate` into
 OUT/<row>/report. What is there is kept, so a stopped run goes on. The rows that change only the images draw them for
@@ -34,14 +36,6 @@ ROWS = (
     Row("as shipped", masks=None),
     Row("real masks", masks=REAL),
     Row("without refiner", ("synthesis.refine=false",)),
-    Row("fusion average", ("refiner.fusion=average",)),
-    Row("fusion sequential", ("refiner.fusion=sequential",)),
-    Row("refiner guidance 1.5", ("refiner.guidance=1.5",)),
-    Row("refiner start 0.35", ("refiner.start=0.35",)),
-    Row("refiner start 0.7", ("refiner.start=0.7",)),
-    Row("refiner 5 steps", ("refiner.sampling_steps=5",)),
-    Row("refiner 20 steps", ("refiner.sampling_steps=20",)),
-    Row("refiner 50 steps", ("refiner.sampling_steps=50",)),
     Row("mask guidance 1.5", ("mask_generator.guidance=1.5",), masks=None),
     Row("mask 5 steps", ("mask_generator.sampling_steps=5",), masks=None),
     Row("mask 10 steps", ("mask_generator.sampling_steps=10",), masks=None),

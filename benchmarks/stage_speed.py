@@ -1,7 +1,7 @@
-"""The stages on a GPU: bf16 against float32 on the CPU, seconds and FLOPs of a training step, seconds of a sample.
+"""The stages on a device: bf16 against float32 on the CPU, seconds and FLOPs of a training step, seconds of a sample.
 
-    python benchmarks/gpu_stages.py --preset workstation --shape 36 64 48
-    python benchmarks/gpu_stages.py --preset cluster --shape 128 256 256 --batch 4
+    python benchmarks/stage_speed.py --preset workstation --shape 36 64 48
+    python benchmarks/stage_speed.py --preset cluster --shape 128 256 256 --batch 4
 
 Volumes are smooth random ones with three labels and weights are random, which changes no speed. Times are medians,
 taken after a warm-up and with the device synchronised; FLOPs are those that torch counts in one step.
@@ -9,6 +9,7 @@ taken after a warm-up and with the device synchronised; FLOPs are those that tor
 
 import argparse
 import copy
+import platform
 import statistics
 import time
 from collections.abc import Callable
@@ -28,6 +29,7 @@ from medgen3d_stages.chain import TrainedStage, draw_images, draw_masks, refine
 from medgen3d_stages.contract import DataSpec, Stage
 
 NUM_LABELS = 3
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def main() -> None:
@@ -46,7 +48,8 @@ def main() -> None:
     depth, height, width = options.shape
     spec = DataSpec(num_labels=NUM_LABELS, plane=(height, width), spacing_mm=(1.0, 1.0, 1.0), max_depth=depth)
     example = _example(options.shape)
-    print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, {options.preset}, {options.shape}\n")
+    name = torch.cuda.get_device_name() if DEVICE.type == "cuda" else platform.processor() or platform.machine()
+    print(f"{name}, torch {torch.__version__}, {options.preset}, {options.shape}\n")
     columns = ["stage", "M parameters", "batch", "ms per step", "TFLOP/s", "share of peak", "GiB", "bf16 - fp32 loss"]
     columns += ["s per case alone", f"s per case of {options.cases}"]
     print("| " + " | ".join(columns) + " |\n|" + " --- |" * len(columns))
@@ -71,41 +74,47 @@ def _training(stage: Stage, config: ExperimentConfig, example: Example, options:
     cut = [stage.cut(example, np.random.default_rng(number)) for number in range(size)]
     batch: Batch = {key: torch.stack([part[key] for part in cut]) for key in cut[0]}
     fast = settings.model_copy(update={"precision": "bf16", "steps": options.steps + 6})
-    state = TrainingState(stage, fast, 0, torch.device("cuda"))
+    state = TrainingState(stage, fast, 0, DEVICE)
     difference = "–" if options.no_cpu else _difference(stage, state, batch)
-    torch.cuda.reset_peak_memory_stats()
+    if DEVICE.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
     times: list[float] = []
 
     def note(_state: TrainingState, _losses: dict[str, float]) -> bool:
-        torch.cuda.synchronize()
+        _synchronise()
         times.append(time.perf_counter())
         return True
 
-    train(stage, state, [batch] * (options.steps + 5), fast, seed=0, device=torch.device("cuda"), after_step=note)
+    train(stage, state, [batch] * (options.steps + 5), fast, seed=0, device=DEVICE, after_step=note)
     seconds = statistics.median(np.diff(times[4:]))
     with FlopCounterMode(display=False) as counter:
-        train(stage, state, [batch], fast, seed=0, device=torch.device("cuda"), after_step=lambda *_: True)
+        train(stage, state, [batch], fast, seed=0, device=DEVICE, after_step=lambda *_: True)
     rate = counter.get_total_flops() / seconds / 1e12
     parameters = sum(p.numel() for network in state.networks.values() for p in network.parameters()) / 1e6
     share = f"{100 * rate / options.peak_tflops:.1f} %" if options.peak_tflops else "–"
-    memory = torch.cuda.max_memory_allocated() / 2**30
-    return [f"{parameters:.1f}", str(size), f"{1e3 * seconds:.1f}", f"{rate:.1f}", share, f"{memory:.2f}", difference]
+    memory = f"{torch.cuda.max_memory_allocated() / 2**30:.2f}" if DEVICE.type == "cuda" else "–"
+    return [f"{parameters:.1f}", str(size), f"{1e3 * seconds:.1f}", f"{rate:.2f}", share, memory, difference]
+
+
+def _synchronise() -> None:
+    if DEVICE.type == "cuda":
+        torch.cuda.synchronize()
 
 
 def _difference(stage: Stage, state: TrainingState, batch: Batch) -> str:
     """Relative difference of the first turn's loss: bf16 on the GPU against float32 on the CPU, the same weights."""
     turn = next(iter(stage.turns))
     on_cpu = {name: copy.deepcopy(network).cpu() for name, network in state.networks.items()}
-    on_gpu = {key: value.cuda() for key, value in batch.items()}
+    on_gpu = {key: value.to(DEVICE) for key, value in batch.items()}
     with torch.no_grad():
         exact = stage.loss(turn, on_cpu, batch, torch.Generator().manual_seed(0), 0.0)["total"]
-        with torch.autocast("cuda", torch.bfloat16):
+        with torch.autocast(DEVICE.type, torch.bfloat16):
             found = stage.loss(turn, state.networks, on_gpu, torch.Generator().manual_seed(0), 0.0)["total"]
     return f"{abs(float(found) / float(exact) - 1):.1e}"
 
 
 def _sampling(stage: Stage, example: Example, num_cases: int) -> list[str]:
-    networks = {name: network.cuda() for name, network in stage.build().items() if name in stage.sampled}
+    networks = {name: network.to(DEVICE) for name, network in stage.build().items() if name in stage.sampled}
     trained = TrainedStage(stage, networks)
     image, mask = example.cropped()
     draw: dict[str, Callable[[int], object]] = {
@@ -116,10 +125,10 @@ def _sampling(stage: Stage, example: Example, num_cases: int) -> list[str]:
     draw[stage.name](1)
     cells = []
     for count in (1, num_cases):
-        torch.cuda.synchronize()
+        _synchronise()
         since = time.perf_counter()
         draw[stage.name](count)
-        torch.cuda.synchronize()
+        _synchronise()
         cells.append(f"{(time.perf_counter() - since) / count:.2f}")
     return cells
 
