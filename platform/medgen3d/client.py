@@ -9,6 +9,7 @@ Answers are the service's JSON, described by its OpenAPI document and typed belo
 """
 
 import json
+import re
 import time
 import uuid
 from collections.abc import Callable, Sequence
@@ -211,11 +212,11 @@ class Client:
         Raises:
             ClientError: There is no result, or the service cannot be reached.
         """
-        out = Path(out)
+        out, path = Path(out), _path(job_id) + "/result"
         part = out.with_name(f"{out.name}.{job_id[:8]}.part")
         for number in range(_TRIES):
             try:
-                self._go_on(_path(job_id) + "/result", {"file": file} if file else {}, part)
+                self._go_on(path, {"file": file} if file else {}, part)
                 break
             except httpx.TransportError as error:
                 self._pause_or_give_up(number, error)
@@ -253,14 +254,16 @@ class Client:
         raise AssertionError("the last try has ended otherwise")
 
     def _pause_or_give_up(self, number: int, error: httpx.TransportError) -> None:
-        if number == _TRIES - 1:
+        if number == _TRIES - 1 or isinstance(error, httpx.UnsupportedProtocol):
             reason = str(error) or type(error).__name__
             raise ClientError(f"{self._url} does not answer ({reason}). Is the service running?", None, None) from error
         time.sleep(0.5 * 2**number)
 
 
 def _path(job_id: str) -> str:
-    return f"/v1/jobs/{quote(job_id, safe='')}"
+    if not re.fullmatch("[0-9a-f]{32}", job_id):  # it also becomes part of a file's name
+        raise ClientError(f"there is no job {job_id!r}; an id has 32 digits 0-9, a-f", None, None)
+    return f"/v1/jobs/{job_id}"
 
 
 def _pause_of(answer: httpx.Response) -> float:

@@ -31,6 +31,8 @@ from medgen3d.cli import app
 from medgen3d.config import experiment
 from medgen3d.config.load import load_config, preset_names
 from medgen3d.ingest.problems import Kind
+from medgen3d.serving.results import AnsweredRequest
+from medgen3d.serving.tokens import TokenEntry, TokenFile
 from medgen3d.training.run import TrainingRun
 from medgen3d.training.state import TrainingState
 from medgen3d_stages.catalogue import STAGE_NAMES, config_type, make_stage
@@ -281,6 +283,9 @@ MODELS: dict[str, type[BaseModel]] = {
     "report.json, one of tables": Table,
     "report.json, one of pictures": Picture,
     "gates.yaml, one of the list": Gate,
+    "tokens.json": TokenFile,
+    "tokens.json, one of tokens": TokenEntry,
+    "request.json": AnsweredRequest,
 }
 OTHERS: dict[str, Callable[[Path], list[str]]] = {
     "cases/part-NNNNN.parquet": part_columns,

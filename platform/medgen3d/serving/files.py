@@ -32,7 +32,8 @@ class JobFiles:
         self.root = Path(root).absolute()
         self._incoming = self.root / "incoming"
         self._jobs = self.root / "jobs"
-        self._incoming.mkdir(parents=True, exist_ok=True)
+        self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._incoming.mkdir(exist_ok=True)
         self._jobs.mkdir(exist_ok=True)
 
     def incoming(self) -> AbstractContextManager[str]:

@@ -92,15 +92,15 @@ class Leases:
         with self.database.writing() as connection:
             until = self.database.now(connection) + self.lease_s
             for job_id, attempt in sorted(signs):  # in one order, so that two runners never wait for one another
-                progress = [stage.model_dump() for stage in signs[job_id, attempt]]
-                words = {"lease_until": until, "progress": progress}
+                words = {"lease_until": until, "progress": _plain(signs[job_id, attempt])}
                 if not _write(connection, job_id, attempt, words):
                     lost.add((job_id, attempt))
         return lost
 
-    def finish(self, job_id: str, attempt: int, result_bytes: int) -> bool:
+    def finish(self, job_id: str, attempt: int, result_bytes: int, progress: Sequence[StageProgress] = ()) -> bool:
         """A job's result lies in the folder of this attempt; False if the attempt no longer counts."""
-        return self._end(job_id, attempt, {"state": "succeeded", "result_bytes": result_bytes, "error": ""})
+        words = {"state": "succeeded", "result_bytes": result_bytes, "error": "", "progress": _plain(progress)}
+        return self._end(job_id, attempt, words)
 
     def fail(self, job_id: str, attempt: int, reason: str) -> bool:
         """A job cannot be done; another attempt would end alike. False if the attempt no longer counts."""
@@ -167,6 +167,10 @@ class Leases:
             not_before = self.database.now(connection) + pause_s
             waiting: dict[str, Any] = {"state": "queued", "lease_until": None, "not_before": not_before, "progress": []}
             return _write(connection, job_id, attempt, words | waiting)
+
+
+def _plain(progress: Sequence[StageProgress]) -> list[dict[str, Any]]:
+    return [stage.model_dump() for stage in progress]
 
 
 def _write(connection: Connection, job_id: str, attempt: int, words: dict[str, Any]) -> bool:

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import uuid
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -159,7 +160,7 @@ def _seeds(cases: Sequence[CaseOrder], stage: str) -> list[int]:
 
 
 def _write(path: Path, pairs: Sequence[Pair]) -> None:
-    unfinished = path.with_suffix(".unfinished")
+    unfinished = path.with_name(f".{path.name}.{uuid.uuid4().hex}")  # an attempt taken for dead may still write
     arrays: dict[str, Image | Mask] = {f"image_{number}": image for number, (image, _) in enumerate(pairs)}
     arrays |= {f"mask_{number}": mask for number, (_, mask) in enumerate(pairs)}
     with unfinished.open("wb") as file:

@@ -1,5 +1,6 @@
 """Which pipelines a service offers, and what a client's reference to one of them means now."""
 
+import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from medgen3d.serving.engine import Loaded
 
 FRESH_S = 5.0
 """How long an answer of the registry is believed: a promoted champion is noticed after that [s]."""
+
+_log = logging.getLogger(__name__)
 
 Resolve = Callable[[str], Pipeline]
 """What a reference means now, with bundles on this machine; `medgen3d.registry.pipeline.resolve_pipeline`."""
@@ -33,8 +36,7 @@ class Offers:
 
     Args:
         references: What is offered: `NAME`, `NAME@3`, `NAME@champion` or `builtin/NAME`. `NAME` lets clients name any
-            version or alias of it, an alias that alias or any version by number, since jobs that were accepted are
-            pinned to what it meant then; a number only that version.
+            version or alias of it; an alias itself, or the version that it means now.
         resolve: Finds a pipeline.
         batch, threads, device: How the engine draws, for the manifest.
     """
@@ -57,7 +59,7 @@ class Offers:
         """Each offered reference, as it is meant now.
 
         Raises:
-            RegistryError: A version is gone, or the registry did not answer.
+            RegistryError: A version is not there.
         """
         return [self._find(reference) for reference in self._references]
 
@@ -73,8 +75,9 @@ class Offers:
             return self._find(reference)
         if same_name and not which:
             return self._find(same_name[0])
-        if which.isdecimal() and not all(offered.partition("@")[2].isdecimal() for offered in same_name):
-            return self._find(reference)
+        for offer in map(self._find, same_name):
+            if offer.loaded.reference == reference:
+                return offer
         offered = ", ".join(self._references)
         raise RegistryError(f"no pipeline {reference!r} is offered here; offered are {offered}")
 
@@ -89,10 +92,17 @@ class Offers:
     def _find(self, reference: str) -> Offer:
         since, offer = self._known.get(reference, (0.0, None))
         now = time.monotonic()
-        if offer is None or now - since > FRESH_S:
-            offer = self._described(self._resolve(reference), reference)
-            self._known[reference] = now, offer
-        return offer
+        if offer is not None and now - since <= FRESH_S:
+            return offer
+        try:
+            found = self._described(self._resolve(reference), reference)
+        except RegistryError as error:  # its sentence names places that are nobody's business
+            _log.warning("%s: %s", reference, error)
+            if offer is None:
+                raise RegistryError(f"there is no pipeline {reference!r} now; see GET /v1/pipelines") from error
+            found = offer  # the registry is away; what was known a moment ago still serves
+        self._known[reference] = now, found
+        return found
 
     def _described(self, pipeline: Pipeline, reference: str) -> Offer:
         pinned = reference if reference.startswith(PREFIX) else f"{pipeline.name}@{pipeline.version}"

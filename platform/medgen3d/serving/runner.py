@@ -42,7 +42,6 @@ Ended = Callable[[Ending, float], None]
 class _Execution:
     task: asyncio.Task[None]
     progress: dict[str, StageProgress] = field(default_factory=dict)
-    lost: bool = False
 
 
 class Runner:
@@ -91,20 +90,26 @@ class Runner:
     async def stop(self) -> None:
         """Stop everything, and give the jobs back so that another runner, or this one later, goes on at once."""
         self._stopping = True
-        tasks = [*self._loops, *(execution.task for execution in self._executions.values())]
+        self._wake.set()
+        await asyncio.gather(*self._loops[:1], return_exceptions=True)  # a claim that is under way is given back
+        await asyncio.sleep(0)  # a task must have begun to notice that it is cancelled
+        tasks = [*self._loops[1:], *(execution.task for execution in self._executions.values())]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _claim_loop(self) -> None:
-        while True:
+        while not self._stopping:
             self._wake.clear()
             with _survived("claiming jobs"):
-                while len(self._executions) < self._max_running:
+                while len(self._executions) < self._max_running and not self._stopping:
                     claimed = await asyncio.to_thread(self._leases.claim, self._name)
                     if claimed is None:
                         break
-                    self._begin(claimed)
+                    if self._stopping:
+                        await asyncio.to_thread(self._leases.give_back, claimed.id, claimed.attempt)
+                    else:
+                        self._begin(claimed)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), POLL_S)
 
@@ -121,7 +126,6 @@ class Runner:
                 lost = await asyncio.to_thread(self._leases.beat, signs)
                 heard = time.monotonic()
             for key in lost & self._executions.keys():  # others have ended meanwhile
-                self._executions[key].lost = True
                 self._executions[key].task.cancel()
 
     async def _sweep_loop(self) -> None:
@@ -174,7 +178,8 @@ class Runner:
 
         pairs = await self._engine.run(order, show)
         size = await asyncio.to_thread(self._write, claimed, loaded, cases, pairs, mask)
-        counts = await asyncio.to_thread(self._leases.finish, claimed.id, claimed.attempt, size)
+        told = list(progress.values())
+        counts = await asyncio.to_thread(self._leases.finish, claimed.id, claimed.attempt, size, told)
         return "succeeded" if counts else "lost"
 
     def _planned(self, claimed: Claimed, loaded: Loaded) -> tuple[Volume | None, list[CaseOrder]]:

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import socket
 import time
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +18,8 @@ from medgen3d.artifacts import nifti
 from medgen3d.artifacts.planned_case import plan_case
 from medgen3d.artifacts.synthetic_set import SyntheticSet
 from medgen3d.core.volume import Volume, affine_from_spacing
+from medgen3d.serving.database import Database, sqlite_url
+from medgen3d.serving.jobs import JobStore
 from medgen3d.serving.leases import Leases
 from medgen3d.serving.tokens import create_token, revoke_token
 
@@ -275,6 +278,8 @@ def test_jobs_survive_a_restart_and_are_gone_on_with_at_once(make_server, tmp_pa
         hold(served)
         ids = [submit(client, seed=number) for number in range(6)]  # four of them run
         begun(served, ids[3])
+    left = Database(sqlite_url(tmp_path / "serving" / "jobs.db"))
+    assert JobStore(left, max_queued=1, jobs_per_owner=1).counts() == {"queued": 6}
     with make_server(tmp_path / "serving", lease_s=60) as served, served.client() as client:
         at = time.monotonic()
         for job_id in ids:
@@ -465,6 +470,17 @@ def test_a_body_that_is_too_large_is_refused_whether_its_size_is_declared_or_not
     assert "expected at most" in chunked.json()["detail"]
 
 
+def test_a_body_that_never_ends_is_not_waited_for(make_server, tmp_path, monkeypatch):
+    monkeypatch.setattr("medgen3d.serving.api.gate.BODY_WITHIN_S", 0.4)
+    with make_server(tmp_path / "serving") as served:
+        host, port = served.url.removeprefix("http://").split(":")
+        for path, kind in (("/v1/pairs", "application/json"), ("/v1/images?pipeline=knee", "application/gzip")):
+            with socket.create_connection((host, int(port)), timeout=10) as slow:
+                head = f"POST {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {served.token}\r\n"
+                slow.sendall(f"{head}Content-Type: {kind}\r\nContent-Length: 100\r\n\r\n{{".encode())
+                assert slow.recv(1000).startswith(b"HTTP/1.1 408 ")
+
+
 def test_too_many_open_streams_are_refused(make_server, tmp_path):
     with make_server(tmp_path / "serving", max_streams=1) as served, served.client() as client:
         hold(served)
@@ -474,7 +490,9 @@ def test_too_many_open_streams_are_refused(make_server, tmp_path):
             next(lines)
             with served.client() as other:
                 refused = other.get(f"/v1/jobs/{job_id}/events")
-        assert refused.status_code == 503
+                waits = other.post("/v1/pairs", json=KNEE)
+                assert len(other.get("/v1/jobs").json()) == 1  # nothing was accepted
+        assert [refused.status_code, waits.status_code] == [503, 503]
         assert refused.headers["retry-after"] == "5"
 
 
@@ -595,13 +613,34 @@ def test_pipelines_are_listed_with_labels_limits_and_card(shared):
     assert shown == listed | {"card": "# Knee"}
 
 
-def test_two_processes_of_a_service_share_its_jobs(make_server, tmp_path, number_engine):
-    with make_server(tmp_path / "serving") as one, make_server(tmp_path / "serving") as other:
+@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
+def test_two_processes_of_a_service_share_its_jobs(database, make_server, tmp_path, request):
+    url = None if database == "sqlite" else request.getfixturevalue("postgres")()
+    folder, settings = tmp_path / "serving", {"database_url": url, "max_running": 2}
+    with make_server(folder, **settings) as one, make_server(folder, **settings) as other:
         with one.client() as first, other.client(one.token) as second:
+            ids = [submit(first, seed=seed) for seed in range(10)]
+            assert {ended(second, job_id)["state"] for job_id in ids} == {"succeeded"}
+            contents = [second.get(f"/v1/jobs/{job_id}/result").content for job_id in ids]
+            assert contents == [first.get(f"/v1/jobs/{job_id}/result").content for job_id in ids]
+            again = [
+                client.post("/v1/pairs", json=KNEE, headers={"Idempotency-Key": "k"}) for client in (first, second)
+            ]
+            assert again[0].content == again[1].content == contents[3]  # of seed 3
+            assert len(first.get("/v1/jobs").json()) == 11
+            hold(one)
+            hold(other)
             job_id = submit(first)
-            assert ended(second, job_id)["state"] == "succeeded"
-            assert second.get(f"/v1/jobs/{job_id}/result").status_code == 200
-        assert (one.engine.begun + other.engine.begun).count(job_id) == 1
+            until = time.monotonic() + 10
+            while job_id not in one.engine.live + other.engine.live:
+                assert time.monotonic() < until
+                time.sleep(0.01)
+            second.delete(f"/v1/jobs/{job_id}")
+            at = time.monotonic()
+            while one.engine.live or other.engine.live:
+                assert time.monotonic() - at < 1.0
+                time.sleep(0.005)
+        assert len(one.engine.begun + other.engine.begun) == 12
 
 
 def test_a_job_of_a_runner_that_died_is_run_by_another(make_server, tmp_path):

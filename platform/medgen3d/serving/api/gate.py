@@ -24,6 +24,7 @@ OPEN_PREFIX = "/page/"
 UPLOADS = frozenset({"/v1/jobs", "/v1/images"})
 MAX_JSON_BYTES = 2**20
 _FORM_BYTES = 2**16  # of a multipart body, beside the mask
+BODY_WITHIN_S = 120.0
 _DISCARD_BYTES = 2**26
 _DISCARD_S = 5.0
 _BEARER = "bearer "
@@ -105,12 +106,21 @@ class Gate:
 
 
 def _counted(receive: Receive, limit: int) -> Receive:
-    """The same body, refused as soon as more of it has come than may."""
+    """The same body, refused as soon as more of it has come than may, or once it has taken too long."""
     num_bytes = 0
+    is_whole = False
+    until = time.monotonic() + BODY_WITHIN_S
 
     async def counted() -> Message:
-        nonlocal num_bytes
-        message = await receive()
+        nonlocal num_bytes, is_whole
+        if is_whole:
+            return await receive()
+        try:
+            message = await asyncio.wait_for(receive(), max(0.0, until - time.monotonic()))
+        except TimeoutError:
+            sentence = f"the body did not come within {BODY_WITHIN_S:g} s. Send it again."
+            raise HTTPException(408, sentence, {"Connection": "close"}) from None
+        is_whole = not message.get("more_body", False)
         num_bytes += len(message.get("body", b""))
         if num_bytes > limit:
             if message.get("more_body"):

@@ -4,7 +4,8 @@ import asyncio
 from typing import Any
 
 from fastapi import APIRouter, Depends
-from fastapi.responses import PlainTextResponse
+from fastapi.responses import Response
+from prometheus_client import CONTENT_TYPE_LATEST
 
 from medgen3d.serving.api.access import Served, administrator
 from medgen3d.serving.api.problems import documented, problem
@@ -33,9 +34,12 @@ async def readyz(service: Served) -> Any:
 
 
 @router.get(
-    "/metrics", response_class=PlainTextResponse, responses=documented(403), dependencies=[Depends(administrator)]
+    "/metrics",
+    response_class=Response,
+    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, **documented(403)},
+    dependencies=[Depends(administrator)],
 )
-async def metrics(service: Served) -> PlainTextResponse:
+async def metrics(service: Served) -> Response:
     """Figures in Prometheus' text format; needs the scope `admin`."""
     text = await asyncio.to_thread(service.metrics.text)
-    return PlainTextResponse(text.decode(), media_type="text/plain; version=0.0.4")
+    return Response(text, media_type=CONTENT_TYPE_LATEST)

@@ -21,7 +21,6 @@ from medgen3d.serving.schemas import FINAL, JobRequest, JobStatus
 from medgen3d.serving.service import Service
 from medgen3d.serving.tokens import Caller
 
-UPLOAD_TIMEOUT_S = 120.0
 _LOOK_EVERY_S = 0.5
 _SAY_SOMETHING_EVERY_S = 15.0  # so that proxies do not take a silent stream for a dead one
 _MAX_REQUEST_BYTES = 2**20
@@ -83,11 +82,7 @@ async def submit(
     kind = http.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind not in ("application/json", "multipart/form-data"):
         raise HTTPException(415, f"found the media type {kind!r}, expected application/json or multipart/form-data.")
-    try:
-        async with asyncio.timeout(UPLOAD_TIMEOUT_S):
-            job_id = await (_from_json if kind == "application/json" else _from_form)(http, service, caller, key)
-    except TimeoutError as error:
-        raise HTTPException(408, f"the body did not come within {UPLOAD_TIMEOUT_S:g} s. Send it again.") from error
+    job_id = await (_from_json if kind == "application/json" else _from_form)(http, service, caller, key)
     response.headers["Location"] = f"/v1/jobs/{job_id}"
     return await asyncio.to_thread(service.store.status, job_id, caller.owner)
 

@@ -9,7 +9,6 @@ from fastapi.responses import FileResponse, JSONResponse
 
 from medgen3d.serving.api.accepting import IdempotencyKey, accept, keep_stream
 from medgen3d.serving.api.access import Served, Synthesizer
-from medgen3d.serving.api.jobs import UPLOAD_TIMEOUT_S
 from medgen3d.serving.api.problems import documented, problem
 from medgen3d.serving.api.results import DeadlineError, result_of, wait_for
 from medgen3d.serving.jobs import RefusedError
@@ -33,6 +32,7 @@ async def pairs(
     http: Request, body: PairsRequest, service: Served, caller: Synthesizer, key: IdempotencyKey = None
 ) -> Any:
     """A few pairs at once. After `deadline_s` the answer is 504 with the job's id, and the job goes on."""
+    service.waiting.refuse_too_many()
     await asyncio.to_thread(service.allowance.take, caller.owner)
     most = service.settings.max_pairs_waited_for
     if body.count > most:
@@ -69,15 +69,12 @@ async def images(
     key: IdempotencyKey = None,
 ) -> Any:
     """An image for a mask, on the mask's own grid. After `deadline_s`: 504 with the job's id, and the job goes on."""
+    service.waiting.refuse_too_many()
     await asyncio.to_thread(service.allowance.take, caller.owner)
     request = JobRequest(pipeline=pipeline, seed=seed, style=style, mask_use="full")
     with service.files.incoming() as folder:
         upload = Path(folder) / "incoming"
-        try:
-            async with asyncio.timeout(UPLOAD_TIMEOUT_S):
-                await keep_stream(http.stream(), upload)
-        except TimeoutError:
-            return problem(408, f"the body did not come within {UPLOAD_TIMEOUT_S:g} s. Send it again.")
+        await keep_stream(http.stream(), upload)
         job_id = await accept(http, service, caller, request, key, upload)
     try:
         await wait_for(http, service, job_id, deadline_s)

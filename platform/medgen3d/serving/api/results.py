@@ -29,8 +29,10 @@ def result_of(service: Service, owner: str | None, job_id: str, file: str | None
     if attempt is None:
         state = service.store.status(job_id, owner).state
         raise HTTPException(409, f"the job is {state} and has no result. Fetch it once its state is succeeded.")
+    path = service.files.archive(job_id, attempt)
+    if not path.is_file():
+        raise HTTPException(404, "the files of the result are gone. Submit the request again.")
     if file is None:
-        path = service.files.archive(job_id, attempt)
         return FileResponse(path, media_type="application/zip", filename=f"{job_id}.zip")
     files = files_of(service.files.result(job_id, attempt))
     if file not in files:
@@ -47,7 +49,6 @@ async def wait_for(http: Request, service: Service, job_id: str, deadline_s: flo
         HTTPException: It failed (500), or was cancelled (409).
     """
     until = time.monotonic() + deadline_s
-    service.waiting.refuse_too_many()
     with service.waiting.one():
         while True:
             status = await asyncio.to_thread(service.store.status, job_id, None)

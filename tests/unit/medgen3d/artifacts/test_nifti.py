@@ -230,3 +230,38 @@ def test_an_affine_without_size_or_place_is_refused(tmp_path, bad):
 
 def test_colours_and_complex_numbers_are_refused(tmp_path):
     assert "complex64" in refusal(saved(tmp_path / "a.nii.gz", np.zeros((2, 2, 2), dtype=np.complex64)))
+
+
+@pytest.mark.parametrize("axis_codes", ORIENTATIONS)
+def test_a_header_tells_shape_and_spacing_in_ras_order_without_the_voxels(tmp_path, volume, axis_codes):
+    nifti.write(tmp_path / "a.nii.gz", volume, axis_codes)
+    content = gzip.decompress((tmp_path / "a.nii.gz").read_bytes())
+    (tmp_path / "head.nii").write_bytes(content[:352])  # no voxels follow
+    header = nifti.read_header(tmp_path / "head.nii")
+    assert header.shape == (2, 3, 4)
+    assert header.spacing_mm == pytest.approx((2.5, 0.7, 0.8))
+    assert sorted(header.axes) == [2, 3, 4]
+    assert sorted(header.pixdim) == pytest.approx([0.7, 0.8, 2.5])
+
+
+def test_a_header_keeps_what_nibabel_would_correct(tmp_path, volume):
+    nifti.write(tmp_path / "a.nii.gz", volume)
+    content = bytearray(gzip.decompress((tmp_path / "a.nii.gz").read_bytes()))
+    content[80:84] = np.float32(-0.8).tobytes()
+    (tmp_path / "a.nii").write_bytes(content)
+    assert nifti.read_header(tmp_path / "a.nii").pixdim[0] == pytest.approx(-0.8)
+    content[0:4] = np.int32(347).tobytes()
+    (tmp_path / "a.nii").write_bytes(content)
+    with pytest.raises(VolumeFileError, match="sizeof_hdr 347 in the header, expected 348"):
+        nifti.read_header(tmp_path / "a.nii")
+
+
+@pytest.mark.parametrize("offset", [np.nan, np.inf, -np.inf, -352.0, 0.0, 1e30])
+def test_voxels_at_an_impossible_place_are_refused(tmp_path, volume, offset):
+    nifti.write(tmp_path / "a.nii.gz", volume)
+    content = bytearray(gzip.decompress((tmp_path / "a.nii.gz").read_bytes()))
+    content[108:112] = np.float32(offset).tobytes()
+    (tmp_path / "a.nii").write_bytes(content)
+    for reader in (nifti.read, nifti.read_header):
+        with pytest.raises(VolumeFileError):
+            reader(tmp_path / "a.nii")

@@ -213,3 +213,15 @@ def test_the_networks_of_every_preset_can_be_built_and_fit_a_gpu_in_training(pre
             networks = make_stage(name, getattr(config, name), spec).build().values()
         num_parameters = sum(parameter.numel() for network in networks for parameter in network.parameters())
         assert num_parameters * 5 * 4 < 4e9  # weights, EMA, gradients and two moments of Adam [bytes]
+
+
+@pytest.mark.parametrize("url", ["mysql://x/y", "sqlite://", "postgresql://x/y", "jobs.db"])
+def test_a_database_that_is_not_supported_is_refused_without_its_password(url: str):
+    text = sentence(overrides=[f"serving.database_url={url.replace('x', 'me:secret@x')}"])
+    assert "sqlite:/// or postgresql+psycopg://" in text
+    assert "secret" not in text
+
+
+def test_a_service_lies_below_the_storage_root_unless_its_folder_is_named():
+    assert load_config(overrides=["storage.root=/tmp/runs"]).serving_dir == Path("/tmp/runs/serving")
+    assert load_config(overrides=["serving.folder=/tmp/served"]).serving_dir == Path("/tmp/served")
