@@ -36,8 +36,7 @@ class Offers:
 
     Args:
         references: What is offered: `NAME`, `NAME@3`, `NAME@champion` or `builtin/NAME`. `NAME` lets clients name any
-            version or alias of it, an alias that alias or any version by number, since jobs that were accepted are
-            pinned to what it meant then; a number only that version.
+            version or alias of it; an alias itself, or the version that it means now.
         resolve: Finds a pipeline.
         batch, threads, device: How the engine draws, for the manifest.
     """
@@ -76,8 +75,9 @@ class Offers:
             return self._find(reference)
         if same_name and not which:
             return self._find(same_name[0])
-        if which.isdecimal() and not all(offered.partition("@")[2].isdecimal() for offered in same_name):
-            return self._find(reference)
+        for offer in map(self._find, same_name):
+            if offer.loaded.reference == reference:
+                return offer
         offered = ", ".join(self._references)
         raise RegistryError(f"no pipeline {reference!r} is offered here; offered are {offered}")
 

@@ -32,15 +32,24 @@ def test_a_name_offers_all_its_versions(registry):
     assert [offer.loaded.reference for offer in offered.all()] == ["knee@3"]
 
 
-def test_an_alias_offers_itself_and_the_versions_to_which_jobs_are_pinned(registry):
+def test_an_alias_offers_itself_and_the_version_that_it_means(registry):
     offered = Offers(["knee@champion"], registry.resolve)
-    assert offered.find("knee").loaded.reference == "knee@3"
-    registry.champion = 4
-    assert offered.find("knee@3").loaded.version == 3
-    with pytest.raises(RegistryError, match="no pipeline 'knee@candidate' is offered here; offered are knee@champion"):
-        offered.find("knee@candidate")
+    assert offered.find("knee").loaded.reference == offered.find("knee@3").loaded.reference == "knee@3"
+    with pytest.raises(RegistryError, match="no pipeline 'knee@4' is offered here; offered are knee@champion"):
+        offered.find("knee@4")
     with pytest.raises(RegistryError, match="'hip'"):
         offered.find("hip")
+
+
+def test_a_job_ends_on_the_version_that_it_was_accepted_for(registry, monkeypatch):
+    monkeypatch.setattr(offers, "FRESH_S", -1.0)
+    offered = Offers(["knee@champion"], registry.resolve)
+    assert offered.find("knee").loaded.version == 3
+    registry.champion = 4
+    assert offered.find("knee").loaded.version == 4
+    with pytest.raises(RegistryError):
+        offered.find("knee@3")
+    assert offered.accepted("knee@3").loaded.version == 3
 
 
 def test_a_version_offers_nothing_else(registry):
