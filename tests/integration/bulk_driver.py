@@ -1,5 +1,6 @@
 """Draws a set in a process of its own, so that tests can kill it: `python bulk_driver.py ARGUMENTS`, as JSON."""
 
+import importlib.util
 import json
 import os
 import sys
@@ -16,10 +17,25 @@ from medgen3d.synthesis.order import Order
 SEED = 11
 
 
-def poison() -> None:
-    """In a worker: from now on the case that the environment names kills the process that draws its image."""
-    from medgen3d.synthesis import worker
+class Poison:
+    """In a worker: once it can draw at all, a certain case kills the process that draws its image."""
 
+    def find_spec(self, name, path, target=None):  # type: ignore[no-untyped-def]
+        if name != "medgen3d.synthesis.worker":
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(name)
+        execute = spec.loader.exec_module
+
+        def poisoned(module):  # type: ignore[no-untyped-def]
+            execute(module)
+            make_deadly(module)
+
+        spec.loader.exec_module = poisoned
+        return spec
+
+
+def make_deadly(worker) -> None:  # type: ignore[no-untyped-def]
     deadly = stream_seed(SEED, "case", int(os.environ["POISONED_CASE"]), "image_sequence_generator", 0)
     draw_images = worker.draw_images
 
@@ -29,6 +45,11 @@ def poison() -> None:
         return draw_images(trained, masks, seeds, styles)
 
     worker.draw_images = draw
+
+
+def poison() -> None:
+    """What every worker begins with; workers that never draw need no torch for it."""
+    sys.meta_path.insert(0, Poison())
 
 
 def main() -> int:
