@@ -149,7 +149,7 @@ def _slices(text: str | None) -> list[int] | None:
 
 def _tokens_file(config: Path | None, preset: list[str] | None, override: list[str] | None) -> Path:
     experiment = configuration(config, preset, override)
-    from medgen3d.serving.service import TOKENS
+    from medgen3d.serving.tokens import TOKENS
 
     folder: Path = experiment.serving_dir
     return folder / TOKENS

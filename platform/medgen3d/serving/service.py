@@ -16,9 +16,8 @@ from medgen3d.serving.jobs import JobStore, QueueFullError
 from medgen3d.serving.leases import Leases
 from medgen3d.serving.metrics import Metrics
 from medgen3d.serving.runner import Runner
-from medgen3d.serving.tokens import Tokens
+from medgen3d.serving.tokens import TOKENS, Tokens
 
-TOKENS = "tokens.json"
 AUDIT = "audit.jsonl"
 _CHECKS_AT_A_TIME = 2
 

@@ -24,6 +24,8 @@ from medgen3d.core.errors import ArtifactError, ConfigError
 Scope = Literal["synthesize", "admin"]
 """synthesize: make jobs and see one's own. admin: also see and cancel everybody's, and read the metrics."""
 SCOPES: tuple[Scope, ...] = ("synthesize", "admin")
+TOKENS = "tokens.json"
+"""Name of the file in the service's folder."""
 PREFIX = "mg3d_"
 _OWNER = r"^[A-Za-z0-9_.@-]{1,64}$"
 _REMEDY = "Restore it, or delete it and make new tokens with `medgen3d tokens create`."

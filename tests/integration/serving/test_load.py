@@ -9,7 +9,7 @@ CLIENTS = 200
 
 
 def test_two_hundred_clients_lose_no_accepted_job_and_cost_little_memory(make_server_process, tmp_path):
-    limits = {"max_queued": 40, "jobs_per_owner": 1000, "request_burst": 150, "requests_per_minute": 60}
+    limits = {"max_queued": 40, "jobs_per_owner": 1000, "request_burst": 80, "requests_per_minute": 60}
     with make_server_process(tmp_path / "serving", pause_s=0.05, **limits) as server:
         with server.client() as client:
             assert client.post("/v1/pairs", json={"pipeline": "knee"}).status_code == 200
