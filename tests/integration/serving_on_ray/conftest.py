@@ -269,15 +269,17 @@ def start_here() -> Iterator[Callable[[Path], subprocess.Popen[str]]]:
     running: list[subprocess.Popen[str]] = []
 
     def start(config: Path) -> subprocess.Popen[str]:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "medgen3d", "serve", "--config", str(config)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
+        errors = config.with_suffix(".err")
+        with errors.open("w") as stderr:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "medgen3d", "serve", "--config", str(config)],
+                stdout=subprocess.PIPE,
+                stderr=stderr,
+                text=True,
+            )
         running.append(process)
         said = process.stdout.readline()
-        assert said.startswith("Serving at http://127.0.0.1:"), said
+        assert said.startswith("Serving at http://127.0.0.1:"), said + errors.read_text()
         return process
 
     yield start
