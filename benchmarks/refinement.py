@@ -125,6 +125,7 @@ def _plot(path: Path, steps: Mapping[int, Mapping[str, float]]) -> None:
         axes.plot(list(steps), [fids[view] for fids in steps.values()], "o-", label=view)
     axes.set_xscale("log")
     axes.set_xticks(list(steps), map(str, steps))
+    axes.minorticks_off()
     axes.set_xlabel("denoising steps of the refiner")
     axes.set_ylabel("FID of slices, judge's encoder")
     axes.set_ylim(bottom=0)
