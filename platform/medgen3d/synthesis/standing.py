@@ -119,8 +119,9 @@ class Standing:
         return int(np.count_nonzero(self.status == status))
 
     def next_items(self, most: int) -> list[Item]:
-        """What to draw now, redraws first: at most so many items."""
-        return list(islice(self._items(), most))
+        """What to draw now, redraws first: at most so many items. Suspects come last, each by itself."""
+        trusted = list(islice((item for item in self._items() if not item.note), most))
+        return trusted or list(islice(self._items(), 1))  # beside a case that kills its process others would be lost
 
     def _items(self) -> Iterator[Item]:
         missing = self.missing
