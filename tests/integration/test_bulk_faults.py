@@ -195,6 +195,7 @@ def test_a_driver_that_is_killed_at_ten_random_moments_is_continued_each_time(st
     assert_complete(out, undisturbed)
 
 
+@pytest.mark.soak
 def test_a_case_that_kills_its_process_is_given_up_and_the_others_are_drawn(start, tmp_path):
     out = tmp_path / "set"
     ended(start(out, count=4, poisoned=2, options={}))
