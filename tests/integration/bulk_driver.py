@@ -4,6 +4,7 @@ import importlib.util
 import json
 import os
 import sys
+import time
 from pathlib import Path
 
 import ray
@@ -17,25 +18,29 @@ from medgen3d.synthesis.order import Order
 SEED = 11
 
 
-class Poison:
-    """In a worker: once it can draw at all, a certain case kills the process that draws its image."""
+class Changed:
+    """In a worker: a module of the product, changed as soon as it is loaded."""
+
+    def __init__(self, name, change):  # type: ignore[no-untyped-def]
+        self.name, self.change = name, change
 
     def find_spec(self, name, path, target=None):  # type: ignore[no-untyped-def]
-        if name != "medgen3d.synthesis.worker":
+        if name != self.name:
             return None
         sys.meta_path.remove(self)
         spec = importlib.util.find_spec(name)
         execute = spec.loader.exec_module
 
-        def poisoned(module):  # type: ignore[no-untyped-def]
+        def changed(module):  # type: ignore[no-untyped-def]
             execute(module)
-            make_deadly(module)
+            self.change(module)
 
-        spec.loader.exec_module = poisoned
+        spec.loader.exec_module = changed
         return spec
 
 
 def make_deadly(worker) -> None:  # type: ignore[no-untyped-def]
+    """A certain case kills the process that draws its image."""
     deadly = stream_seed(SEED, "case", int(os.environ["POISONED_CASE"]), "image_sequence_generator", 0)
     draw_images = worker.draw_images
 
@@ -47,9 +52,25 @@ def make_deadly(worker) -> None:  # type: ignore[no-untyped-def]
     worker.draw_images = draw
 
 
+def make_slow(output) -> None:  # type: ignore[no-untyped-def]
+    """Every batch takes long to write."""
+    write_batch = output.write_batch
+
+    def write(*arguments):  # type: ignore[no-untyped-def]
+        time.sleep(float(os.environ["WRITE_S"]))
+        return write_batch(*arguments)
+
+    output.write_batch = write
+
+
 def poison() -> None:
-    """What every worker begins with; workers that never draw need no torch for it."""
-    sys.meta_path.insert(0, Poison())
+    """What every worker begins with."""
+    sys.meta_path.insert(0, Changed("medgen3d.synthesis.worker", make_deadly))
+
+
+def slow_down() -> None:
+    """What every worker begins with."""
+    sys.meta_path.insert(0, Changed("medgen3d.synthesis.output", make_slow))
 
 
 def main() -> int:
@@ -57,18 +78,26 @@ def main() -> int:
     environment = {}
     if "poisoned" in given:
         environment = {"worker_process_setup_hook": poison, "env_vars": {"POISONED_CASE": str(given["poisoned"])}}
-    ray.init(address=given["address"], log_to_driver=False, runtime_env=environment)
+    if "write_s" in given:
+        environment = {"worker_process_setup_hook": slow_down, "env_vars": {"WRITE_S": str(given["write_s"])}}
+    ray.init(given["address"], log_to_driver=False, runtime_env=environment, **given.get("cluster", {}))
     Path(given["node"]).write_text(ray.get_runtime_context().get_node_id())
-    config = SynthesisConfig(batch=2, cpus_per_actor=0.25, gates=False)
+    config = SynthesisConfig(batch=given.get("batch", 2), cpus_per_actor=0.25, gates=False)
     order = Order(options=given["options"], command="the same again")
     bundles = {stage: Path(root) for stage, root in given["bundles"].items()}
+    ahead = []
+
+    def note(done, total, _):  # type: ignore[no-untyped-def]
+        ahead.append(done["mask_generator"] - done["written"])
+
     try:
-        synthesize(bundles, "knee", 3, given["count"], SEED, given["out"], config, order=order)
+        synthesize(bundles, "knee", 3, given["count"], SEED, given["out"], config, note, order=order)
     except Medgen3dError as error:
         sys.stderr.write(f"{error}\n")
         return 2
     except KeyboardInterrupt:
         return 130
+    sys.stdout.write(str(max(ahead, default=0)))  # how many cases were drawn, at most, and not yet written
     return 0
 
 

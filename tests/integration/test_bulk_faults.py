@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from ray.cluster_utils import Cluster
 
+from medgen3d.artifacts.bundle import BundleInfo, read_bundle, read_weights, write_bundle
 from medgen3d.artifacts.job_status import JobStatus
 from medgen3d.artifacts.storage import Folder
 from medgen3d.artifacts.synthetic_set import SyntheticSet, damages
@@ -52,7 +53,7 @@ def start(cluster, tiny_pipeline):
             "options": SLOW,
         }
         command = [sys.executable, str(Path(__file__).with_name("bulk_driver.py")), json.dumps(given | arguments)]
-        return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
     return make
 
@@ -245,3 +246,37 @@ def test_a_run_that_is_asked_to_end_finishes_what_it_has_begun_and_says_how_to_g
     assert 0 < len(found.case_ids) == status.done < COUNT
     ended(start(out))
     assert_complete(out, undisturbed)
+
+
+@pytest.fixture
+def wide_pipeline(tiny_pipeline, tmp_path) -> dict[str, str]:
+    """The same networks for a larger plane: a batch of sixteen cases of 9 x 64 x 64 takes 2.8 MiB."""
+    found = {}
+    for stage, root in tiny_pipeline.items():
+        known = read_bundle(root)
+        told = known.info.model_dump(mode="json")
+        told["spec"]["plane"] = told["dataset"]["plane"] = (64, 64)
+        told["dataset"]["shapes"] = [(9, 64, 64, 1)]
+        info = BundleInfo.model_validate(told)
+        write_bundle(tmp_path / stage, info, read_weights(root), known.provenance, preview_png=None)
+        found[stage] = str(tmp_path / stage)
+    return found
+
+
+@pytest.mark.soak
+def test_slow_writing_holds_the_first_stage_back(start, wide_pipeline, tmp_path):
+    store = {"object_store_memory": 80 * 2**20, "num_cpus": 8, "include_dashboard": False}
+    one_step = {"mask_generator": {"sampling_steps": 1}, "refiner": {"sampling_steps": 1}}
+    driver = start(
+        tmp_path / "set",
+        bundles=wide_pipeline,
+        address="local",
+        cluster=store,
+        options=one_step,
+        count=640,
+        batch=16,
+        write_s=30,
+    )
+    told, said = driver.communicate(timeout=LIMIT_S)
+    assert driver.returncode == 0, said
+    assert int(told) < 320

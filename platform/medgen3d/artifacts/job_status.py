@@ -67,6 +67,11 @@ class JobStatus(BaseModel):
         """Whether it says that it runs, but has not written for too long: it was probably killed."""
         return self.state == "running" and (datetime.now(UTC) - self.updated).total_seconds() > SILENT_S
 
+    def busy(self, stage: str) -> float:
+        """Share of the run's time for which a stage's processes, and the devices that they have, worked."""
+        found = self.stages[stage]
+        return found.busy_s / max(self.seconds, 1e-9) / found.processes
+
     def write(self, folder: Folder) -> None:
         """Write it into the set's folder; whole or not at all."""
         folder.write(STATUS, self.model_dump_json(indent=1).encode())

@@ -90,9 +90,9 @@ def synthesize(
     with connect(address, verbose=verbose), console.progress() as show:
         from medgen3d.synthesis import on_ray
 
-        def show_stages(counts: Mapping[str, int], total: int, note: str) -> None:
+        def show_stages(counts: Mapping[str, int], total: int, notes: Mapping[str, str]) -> None:
             for stage, done in counts.items():
-                show(stage, done, total, note if stage == on_ray.WRITTEN else "")
+                show(stage, done, total, notes.get(stage, ""))
 
         settings = settle_gpus(experiment).synthesis
         try:
@@ -141,10 +141,7 @@ def status(
     if found.message:
         facts["reason"] = found.message
     console.show_table(folder, ("what", "found"), list(facts.items()))
-    rows = [
-        (name, stage.num_done, stage.processes, f"{stage.busy_s / max(found.seconds, 1e-9) / stage.processes:.0%}")
-        for name, stage in found.stages.items()
-    ]
+    rows = [(name, stage.num_done, stage.processes, f"{found.busy(name):.0%}") for name, stage in found.stages.items()]
     console.show_table("Stages", ("stage", "pairs done", "processes", "busy"), rows)
     if found.state != "finished" and (found.state != "running" or found.is_silent):
         console.say(f"To go on: {found.resume}")

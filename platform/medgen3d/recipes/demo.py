@@ -198,9 +198,9 @@ def _synthesize(demo: Demo, show: Show) -> str:
 def _draw(pipeline: Pipeline, out: Path, settings: SynthesisConfig, seed: int, show: Show) -> None:
     from medgen3d.synthesis.on_ray import synthesize
 
-    def show_stages(counts: Mapping[str, int], total: int, _note: str) -> None:
+    def show_stages(counts: Mapping[str, int], total: int, notes: Mapping[str, str]) -> None:
         for stage, done in counts.items():
-            show(stage, done, total)
+            show(stage, done, total, notes.get(stage, ""))
 
     summary = synthesize(
         pipeline.bundles, pipeline.name, pipeline.version, NUM_PAIRS, seed, out, settings, progress=show_stages

@@ -6,6 +6,7 @@ from typing import Any
 from sqlalchemy import Connection, func, select
 
 from medgen3d.serving.database import jobs
+from medgen3d.serving.turns import before
 
 _LAST_JOBS = 20
 _ENOUGH = 0.05  # share of a job after which its own pace says more than that of others
@@ -26,10 +27,10 @@ def estimate(connection: Connection, row: Any, now: float) -> float | None:
         return None
     if row.state == "running":
         return max(0.0, pace * row.num_pairs - (now - row.started))
-    first = (jobs.c.state == "running") | ((jobs.c.state == "queued") & (jobs.c.number < row.number))
-    pairs = connection.execute(select(func.coalesce(func.sum(jobs.c.num_pairs), 0)).where(first)).scalar_one()
-    running = connection.execute(select(func.count()).where(jobs.c.state == "running")).scalar_one()
-    return pace * (int(pairs) / max(1, int(running)) + row.num_pairs)
+    under_way = select(func.count(), func.coalesce(func.sum(jobs.c.num_pairs), 0)).where(jobs.c.state == "running")
+    num_running, pairs = connection.execute(under_way).one()
+    pairs += before(connection, row.number)[1]
+    return pace * (int(pairs) / max(1, int(num_running)) + row.num_pairs)
 
 
 def share_done(progress: Sequence[dict[str, Any]]) -> float:

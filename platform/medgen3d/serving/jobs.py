@@ -15,6 +15,7 @@ from medgen3d.core.errors import Medgen3dError
 from medgen3d.serving.database import Database, jobs
 from medgen3d.serving.eta import estimate, recent_seconds
 from medgen3d.serving.schemas import FINAL, JobRequest, JobStatus, StageProgress
+from medgen3d.serving.turns import before
 
 _SUBMISSIONS = 1  # name of the lock that lets one submission at a time count the queue
 
@@ -220,10 +221,7 @@ class JobStore:
         return row
 
     def _status(self, connection: Connection, row: Any) -> JobStatus:
-        place = None
-        if row.state == "queued":
-            before = (jobs.c.state == "queued") & (jobs.c.number < row.number)
-            place = int(connection.execute(select(func.count()).where(before)).scalar_one())
+        place = before(connection, row.number)[0] if row.state == "queued" else None
         return JobStatus(
             id=row.id,
             state=row.state,

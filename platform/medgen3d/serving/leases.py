@@ -13,6 +13,7 @@ from sqlalchemy import ColumnElement, Connection, delete, or_, select, update
 
 from medgen3d.serving.database import Database, allowances, jobs
 from medgen3d.serving.schemas import FINAL, JobRequest, StageProgress
+from medgen3d.serving.turns import turns
 
 _CLAIMS = 2  # name of the lock that lets one claim at a time choose
 _MAX_ERROR = 2000
@@ -47,7 +48,7 @@ class Leases:
         self._max_attempts = max_attempts
 
     def claim(self, runner: str) -> Claimed | None:
-        """The job that has waited longest, or one whose runner died; None if there is nothing to do.
+        """The job whose turn it is, or one whose runner died; None if there is nothing to do.
 
         Args:
             runner: Who takes it, for people who look at the table.
@@ -58,8 +59,10 @@ class Leases:
             self._give_up_worn_out(connection, now)
             waiting = (jobs.c.state == "queued") & (jobs.c.not_before <= now)
             orphaned = (jobs.c.state == "running") & (jobs.c.lease_until < now)
-            query = select(jobs).where(or_(waiting, orphaned)).order_by(jobs.c.number).limit(1)
-            row = connection.execute(query.with_for_update()).one_or_none()
+            order = turns()
+            ready = select(jobs).join(order, order.c.number == jobs.c.number).where(or_(waiting, orphaned))
+            query = ready.order_by(order.c.turn, jobs.c.number).limit(1)
+            row = connection.execute(query.with_for_update(of=jobs)).one_or_none()
             if row is None:
                 return None
             taken: dict[str, Any] = {

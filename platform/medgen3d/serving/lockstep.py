@@ -39,10 +39,17 @@ class LockStep:
     Args:
         width: Rows of a device batch.
         begin_thread: Called once in the device's thread before anything else there.
+        stepped: Called after each step with the rows that samples took of its batch.
     """
 
-    def __init__(self, width: int, begin_thread: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        width: int,
+        begin_thread: Callable[[], None] = lambda: None,
+        stepped: Callable[[int], None] = lambda _: None,
+    ) -> None:
         self._width = width
+        self._stepped = stepped
         self._device = ThreadPoolExecutor(1, "device", begin_thread)
         self._places: list[Place] = []
         self._turns: dict[int, int] = {}  # id of a stage of a living sample -> its last turn
@@ -114,8 +121,10 @@ class LockStep:
         return turn
 
     async def _step(self, turn: list[Place]) -> None:
+        num_rows = sum(place.run.rows for place in turn)
         try:
             await self._on_device(turn[0].trained.advance, [place.run for place in turn], self._width)
+            self._stepped(num_rows)
         except Exception as error:  # whatever went wrong: the others of the batch must not be lost with the culprit
             if len(turn) == 1:
                 self._fail(turn[0], error)

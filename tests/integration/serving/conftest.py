@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -18,6 +19,7 @@ import httpx
 import numpy as np
 import pytest
 import uvicorn
+from playwright.sync_api import sync_playwright
 
 from medgen3d.artifacts.bundle import BundleDataset
 from medgen3d.config.experiment import CHAIN, ServingConfig
@@ -215,3 +217,15 @@ def number_engine() -> type[NumberEngine]:
 @pytest.fixture(scope="session")
 def poisoned() -> type[PoisonedOrderError]:
     return PoisonedOrderError
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    """A headless Chromium. It has an event loop of its own, so it ends with the module."""
+    program = shutil.which("chromium") or shutil.which("google-chrome")
+    if program is None:
+        pytest.skip("there is no Chromium on this machine: on Debian it is the package `chromium`")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program)
+        yield browser
+        browser.close()

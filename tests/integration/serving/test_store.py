@@ -84,6 +84,20 @@ def test_jobs_are_claimed_in_the_order_in_which_they_came(store, leases):
     assert leases.claim("a") is None
 
 
+def test_owners_take_turns_so_that_many_jobs_of_one_do_not_keep_others_waiting(store, leases):
+    many = [store.submit(new_job("anna"))[0] for _ in range(3)]
+    ben, first_of_cleo = (store.submit(new_job(owner))[0] for owner in ("ben", "cleo"))
+    second_of_cleo, _ = store.submit(new_job("cleo"))
+    order = [many[0], ben, first_of_cleo, many[1], second_of_cleo, many[2]]
+
+    assert [store.status(job_id, None).place for job_id in order] == [0, 1, 2, 3, 4, 5]
+    assert [leases.claim("a").id for _ in range(2)] == order[:2]
+    assert leases.finish(ben, 1, 10)
+    late, _ = store.submit(new_job("ben"))  # has nothing under way, unlike the others who came before
+    assert store.status(late, "ben").place == 1
+    assert [leases.claim("a").id for _ in range(5)] == [first_of_cleo, late, *order[3:]]
+
+
 def test_a_job_that_is_owned_is_not_claimed_again_before_its_lease_has_run_out(store, leases, database):
     job_id, _ = store.submit(new_job())
     assert leases.claim("a").attempt == 1

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from ray.serve import metrics
 
 from medgen3d.serving.lockstep import LockStep
 from medgen3d.serving.models import Models
@@ -49,7 +50,7 @@ class StageReplica:
 
         begin_thread()
         self._stage, self._width, self._step_timeout_s = stage, width, step_timeout_s
-        self._device = LockStep(width, begin_thread)
+        self._device = LockStep(width, begin_thread, _counted())
         self._models = Models(load, max_bytes)
         for reference in await asyncio.to_thread(warm):
             await self.prepare(reference)
@@ -100,6 +101,18 @@ class StageReplica:
         seconds = self._device.step_seconds()
         if seconds > self._step_timeout_s:
             raise RuntimeError(f"a step of {self._stage} has taken {seconds:.0f} s; its device seems to hang")
+
+
+def _counted() -> Callable[[int], None]:
+    """Figures for Prometheus of how well device batches are filled; Serve adds which stage and which process it is."""
+    steps = metrics.Counter("medgen3d_serving_steps", description="Batches that a device has advanced")
+    rows = metrics.Counter("medgen3d_serving_rows", description="Rows of these batches that cases took")
+
+    def stepped(num_rows: int) -> None:
+        steps.inc()
+        rows.inc(num_rows)
+
+    return stepped
 
 
 def _mask_item(shape: tuple[int, int, int], given: Mapping[int, Any]) -> Any:

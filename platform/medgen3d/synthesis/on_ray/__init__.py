@@ -35,7 +35,7 @@ _MAX_IDLE_LEGS = 3
 _MERGE_AFTER = 256  # batches; so long rows of the manifest lie in parts
 
 
-def _silent(done: Mapping[str, int], total: int, note: str) -> None:
+def _silent(done: Mapping[str, int], total: int, notes: Mapping[str, str]) -> None:
     """Report nothing."""
 
 
@@ -62,7 +62,7 @@ def synthesize(
         seed: The run's seed.
         out: Folder of the synthetic set, seen by every machine. Cases in it that are whole are kept.
         config: Batch width, actors, threads; `use_gpu: null` means no GPU here.
-        progress: Called with {stage or WRITTEN: cases done by now}, the number of cases to draw, and a note.
+        progress: Called with {stage or WRITTEN: cases done by now}, the number of cases to draw, and {stage: a note}.
         order: Plan, masks, gates and whatever else was asked for.
         dry_run: Only say what would be drawn, and measure one case; needs no Ray and writes nothing.
 

@@ -16,9 +16,10 @@ import ray
 from medgen3d.artifacts.job_status import JobStatus, StageProgress
 from medgen3d.synthesis.job import Job
 from medgen3d.synthesis.standing import DONE, FAILED
+from medgen3d.synthesis.work import WRITTEN
 
-Progress = Callable[[Mapping[str, int], int, str], None]
-"""(cases done by stage, cases to do, what else there is to know)."""
+Progress = Callable[[Mapping[str, int], int, Mapping[str, str]], None]
+"""(cases done by stage, cases to do, what else there is to know by stage)."""
 State = Literal["running", "finished", "interrupted", "stopped"]
 _POLL_S = 0.5
 _WRITE_S = {True: 2.0, False: 15.0}  # whether the folder is local
@@ -107,7 +108,9 @@ class Watch:
 
     def _show(self) -> None:
         shown = {stage: min(done, self.total) for stage, done in self.counts.items()}
-        self.progress(shown, self.total, self._note())
+        status = self.status("running")
+        busy = {stage: f"{status.busy(stage):.0%} busy" for stage in self.processes}
+        self.progress(shown, self.total, busy | {WRITTEN: self._note()})
 
     def _publish(self) -> None:
         self.written_at = time.monotonic()

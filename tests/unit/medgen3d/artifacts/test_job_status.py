@@ -43,6 +43,10 @@ def test_a_run_that_stopped_writing_without_having_ended_is_silent(state, age_s,
     assert status(state=state, updated=datetime.now(UTC) - timedelta(seconds=age_s)).is_silent is is_silent
 
 
+def test_a_stage_is_busy_for_its_processes_share_of_the_runs_time():
+    assert status().busy("refiner") == 0.25  # 1.5 s of two processes' 3 s
+
+
 @pytest.mark.parametrize("content", [None, "{}", "half"])
 def test_a_folder_without_a_status_is_told(tmp_path, content):
     if content:

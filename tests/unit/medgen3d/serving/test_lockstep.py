@@ -80,6 +80,13 @@ def test_samples_that_fit_advance_in_one_batch_and_each_ends_with_its_own_result
     assert len(stage.threads) == 1
 
 
+def test_the_rows_that_samples_take_of_each_batch_are_told():
+    told: list[int] = []
+    drawing(LockStep(4, stepped=told.append), Counting(), Counter(2), Counter(1, rows_per_step=2))
+    assert sum(told) == 2 + 2
+    assert max(told) <= 3
+
+
 def test_the_oldest_go_first_as_many_as_fill_the_batch():
     stage = Counting(gate=threading.Event())
     items = [Counter(5, rows_per_step=2), Counter(2, rows_per_step=2), Counter(4, rows_per_step=1)]

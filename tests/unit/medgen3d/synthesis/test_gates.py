@@ -1,13 +1,17 @@
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
+import torch
 
-from medgen3d.artifacts.bundle import read_bundle
+from medgen3d.artifacts.bundle import BundleInfo, named_weights, read_bundle, write_bundle
 from medgen3d.measures.fingerprints import describe_case
 from medgen3d.measures.limits import CaseLimits, LabelLimits, NearCopyLimits
 from medgen3d.synthesis.gates import GateRules, Gates
 from medgen3d.synthesis.work import begin
+from medgen3d_stages.contract import DataSpec
+from medgen3d_stages.segmenter.config import SegmenterConfig
+from medgen3d_stages.segmenter.stage import Segmenter
 
 
 @pytest.fixture(scope="module")
@@ -75,3 +79,47 @@ def test_a_near_copy_is_beyond_the_limits_of_image_and_mask(case, dataset, image
     assert found.scores["near copy, image"] == pytest.approx(1, abs=1e-4)
     assert found.scores["near copy, mask"] == pytest.approx(1, abs=1e-3)
     assert list(found.rejections) == ["near copy"] * is_copy
+
+
+@pytest.fixture(scope="module")
+def sees_bone_everywhere(tiny_pipeline, tmp_path_factory):
+    """A segmenter that gives every voxel the first label."""
+    known = read_bundle(tiny_pipeline["refiner"])
+    config = SegmenterConfig(channels=8, num_res_blocks=(1, 1), patch=(8, 16, 16))
+    networks = Segmenter(config, DataSpec(**known.info.spec)).build()
+    last = networks["segmenter"].conv_final[-1].conv
+    torch.nn.init.zeros_(last.weight)
+    last.bias.data = torch.tensor([0.0, 1.0, 0.5])
+    info = BundleInfo(stage="segmenter", stage_config=asdict(config), spec=known.info.spec, dataset=known.info.dataset)
+    root = tmp_path_factory.mktemp("segmenter") / "bundle"
+    write_bundle(root, info, named_weights(networks), known.provenance, preview_png=None)
+    return read_bundle(root)
+
+
+@pytest.mark.parametrize(
+    ("num_cartilage", "score", "is_aligned"),
+    [
+        (0, 1.0, True),
+        (2, 3 / 7, True),
+        (4, 1 / 3, False),
+    ],  # of eight slices: Dice 2 * 6 / (8 + 6) and 0; 2 * 4 / 12 and 0
+)
+def test_a_pair_whose_mask_the_segmenter_does_not_see_in_the_image_is_rejected(
+    num_cartilage, score, is_aligned, case, dataset, sees_bone_everywhere
+):
+    mask = np.ones_like(case.mask)
+    mask[:num_cartilage] = 2
+    rules = GateRules(segmenter=sees_bone_everywhere, min_alignment=0.4)
+    found = judged(replace(case, mask=mask), dataset, rules)
+
+    assert found.scores["alignment"] == pytest.approx(score)
+    reasons = (
+        {} if is_aligned else {"alignment": "the segmenter finds the mask in the image with Dice 0.33, expected 0.4"}
+    )
+    assert found.rejections == reasons
+
+
+def test_another_segmenter_or_threshold_is_another_gate(sees_bone_everywhere):
+    strict = GateRules(segmenter=sees_bone_everywhere, min_alignment=0.5)
+    assert GateRules(segmenter=sees_bone_everywhere, min_alignment=0.4).digests != strict.digests
+    assert strict.digests.keys() == {"alignment"}

@@ -1,4 +1,8 @@
-"""A real Ray Serve on this machine, with the small untrained pipeline in a registry of its own."""
+"""A real Ray Serve on this machine, with the small untrained pipeline in a registry of its own.
+
+A first service is started, stopped in the midst of its jobs, and followed by a second one on a cluster. The second
+one is there for all tests, which take it as it is: each is somebody new, or names the jobs that it waits for.
+"""
 
 import asyncio
 import gzip
@@ -85,7 +89,7 @@ class Service:
     """A running service and a client of it that waits while processes are replaced."""
 
     url: str
-    headers: dict[str, str]
+    token: str
     folder: Path
 
     def results(self, job_id: str) -> list[str]:
@@ -94,7 +98,7 @@ class Service:
 
     def ask(self, method: str, path: str, **options: Any) -> httpx.Response:
         """The first answer that is not the sign of a process that has just died; at most five minutes later."""
-        headers = self.headers | options.pop("headers", {})
+        headers = {"Authorization": f"Bearer {self.token}"} | options.pop("headers", {})
         for _ in range(1200):
             try:
                 answer = httpx.request(method, self.url + path, headers=headers, timeout=30, **options)
@@ -153,9 +157,15 @@ class Service:
 
 @dataclass(frozen=True)
 class Cluster:
-    """A Ray cluster of its own processes, which end with the process that started it. folder: Its RAY_TMPDIR."""
+    """A Ray cluster of its own processes, which end with the process that started it.
+
+    dashboard: Its address.
+    metrics: Address of what Prometheus reads.
+    folder: Its RAY_TMPDIR.
+    """
 
     dashboard: str
+    metrics: str
     folder: str
 
     def pids(self, kind: str) -> list[int]:
@@ -201,7 +211,7 @@ def start_cluster() -> Iterator[Callable[[], Cluster]]:
         script = (
             "import ray, sys; port = int(sys.argv[1]);"
             "made = ray.init(address='local', num_cpus=8, include_dashboard=True, dashboard_port=port);"
-            "print(made.address_info['webui_url'], flush=True); sys.stdin.read()"
+            "print(made.address_info['webui_url'], ray.nodes()[0]['MetricsExportPort'], flush=True); sys.stdin.read()"
         )
         process = subprocess.Popen(
             [sys.executable, "-c", script, str(free_port())],
@@ -212,9 +222,10 @@ def start_cluster() -> Iterator[Callable[[], Cluster]]:
             text=True,
         )
         running.append((process, folder))
-        url = process.stdout.readline().strip()
-        assert url, "the cluster did not start"
-        return Cluster(f"http://{url}", folder)
+        said = process.stdout.readline().split()
+        assert said, "the cluster did not start"
+        dashboard, port = said
+        return Cluster(f"http://{dashboard}", f"http://127.0.0.1:{port}/metrics", folder)
 
     yield start
     for process, folder in running:
@@ -258,7 +269,7 @@ def client_of() -> Callable[[Path], Service]:
         experiment = load_config(config)
         token, _ = create_token(experiment.serving_dir / TOKENS, "anna", ("synthesize", "admin"))
         url = f"http://127.0.0.1:{experiment.serving.port}"
-        return Service(url, {"Authorization": f"Bearer {token}"}, experiment.serving_dir)
+        return Service(url, token, experiment.serving_dir)
 
     return make
 
@@ -307,3 +318,43 @@ def deploy() -> Callable[[Path, Cluster], subprocess.CompletedProcess[str]]:
         return medgen3d("serve", "deploy", "--config", serve_file, "--address", cluster.dashboard)
 
     return run
+
+
+@dataclass(frozen=True)
+class Followed:
+    """The second service.
+
+    client: Of it.
+    cluster: On which it runs.
+    max_queued: Jobs that it lets wait.
+    expected: Volumes of undisturbed jobs, by seed.
+    left: Jobs that the first service left, by seed.
+    said: What the first service said when it was stopped.
+    """
+
+    client: Service
+    cluster: Cluster
+    max_queued: int
+    expected: dict[int, dict[str, bytes]]
+    left: dict[int, str]
+    said: str
+
+
+@pytest.fixture(scope="session")
+def service(tmp_path_factory, write_config, start_here, client_of, start_cluster, deploy) -> Followed:
+    folder = tmp_path_factory.mktemp("service")
+    first = write_config(folder, "first.yaml")
+    process, client = start_here(first), client_of(first)
+    undisturbed = {seed: client.submit(seed=seed, count=10) for seed in range(5)}
+    expected = {seed: client.wait(job) and client.volumes(job) for seed, job in undisturbed.items()}
+    left = {seed: client.submit(seed=seed, count=10) for seed in range(5)}
+    client.wait(left[0], states=("running", "succeeded"))
+    process.send_signal(signal.SIGINT)
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 0
+
+    limits = {"max_queued": 40, "jobs_per_owner": 15}
+    second, cluster = write_config(folder, "second.yaml", **limits), start_cluster()
+    deployed = deploy(second, cluster)
+    assert deployed.returncode == 0, deployed.stderr
+    return Followed(client_of(second), cluster, limits["max_queued"], expected, left, said)

@@ -1,50 +1,14 @@
-"""The service on a real Ray Serve: no accepted job is lost, whatever dies, and its pairs are those of its seed.
+"""The service on a real Ray Serve: no accepted job is lost, whatever dies, and its pairs are those of its seed."""
 
-A first service is started on this machine, stopped in the midst of its jobs, and followed by a second one on a cluster.
-"""
-
-import signal
 import time
-from dataclasses import dataclass
-from typing import Any
 
+import httpx
 import pytest
 
 pytestmark = pytest.mark.timeout(1500)  # two minutes of two cores, but never a failure of a busy machine
 STAGES = ("mask_generator", "image_sequence_generator", "refiner")
 SERVE = ("ingress", "controller", "proxy")
-SEEDS, COUNT = range(5), 10
-LIMITS = {"max_queued": 40, "jobs_per_owner": 15}
-
-
-@dataclass(frozen=True)
-class Followed:
-    """client: Of the second service. expected: Volumes of undisturbed jobs, by seed. left: Jobs the first one left."""
-
-    client: Any
-    cluster: Any
-    expected: dict[int, dict[str, bytes]]
-    left: dict[int, str]
-    said: str
-
-
-@pytest.fixture(scope="module")
-def service(tmp_path_factory, write_config, start_here, client_of, start_cluster, deploy) -> Followed:
-    folder = tmp_path_factory.mktemp("service")
-    first = write_config(folder, "first.yaml")
-    process, client = start_here(first), client_of(first)
-    undisturbed = {seed: client.submit(seed=seed, count=COUNT) for seed in SEEDS}
-    expected = {seed: client.wait(job) and client.volumes(job) for seed, job in undisturbed.items()}
-    left = {seed: client.submit(seed=seed, count=COUNT) for seed in SEEDS}
-    client.wait(left[0], states=("running", "succeeded"))
-    process.send_signal(signal.SIGINT)
-    said, _ = process.communicate(timeout=60)
-    assert process.returncode == 0
-
-    second, cluster = write_config(folder, "second.yaml", **LIMITS), start_cluster()
-    deployed = deploy(second, cluster)
-    assert deployed.returncode == 0, deployed.stderr
-    return Followed(client_of(second), cluster, expected, left, said)
+COUNT = 10  # pairs of a job
 
 
 def test_jobs_that_a_stopped_service_left_end_in_the_next_one_as_if_undisturbed(service):
@@ -57,7 +21,7 @@ def test_jobs_that_a_stopped_service_left_end_in_the_next_one_as_if_undisturbed(
 
 def test_jobs_end_once_and_as_if_undisturbed_when_every_kind_of_process_is_killed(service):
     client = service.client
-    jobs = {seed: client.submit(seed=seed, count=COUNT, key=f"job-{seed}") for seed in SEEDS}
+    jobs = {seed: client.submit(seed=seed, count=COUNT, key=f"job-{seed}") for seed in service.expected}
     for victims in (STAGES, SERVE):
         while not any(client.status(job)["state"] == "running" for job in jobs.values()):
             time.sleep(0.05)
@@ -75,7 +39,7 @@ def test_jobs_end_once_and_as_if_undisturbed_when_every_kind_of_process_is_kille
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("victims", [*((kind,) for kind in (*STAGES, *SERVE)), (*STAGES, *SERVE)], ids="-".join)
 def test_20_jobs_end_once_and_as_if_undisturbed_whatever_is_killed(service, victims):
-    client, seeds = service.client, [seed for _ in range(4) for seed in SEEDS]
+    client, seeds = service.client, [seed for _ in range(4) for seed in service.expected]
     jobs = [client.submit(seed=seed, count=COUNT) for seed in seeds]
     for _ in range(2):
         while not any(client.status(job)["state"] == "running" for job in jobs):
@@ -129,6 +93,20 @@ def test_a_champion_that_cannot_be_loaded_is_not_taken_over(service, registry):
     assert before["pipeline"] == after["pipeline"] != "knee@3"
 
 
+def test_prometheus_sees_how_well_batches_are_filled(service):
+    def figures() -> dict[str, float]:
+        lines = httpx.get(service.cluster.metrics).text.splitlines()
+        found = [line for line in lines if line.startswith("ray_medgen3d_serving_") and 'deployment="refiner"' in line]
+        return {line.partition("{")[0]: float(line.rpartition(" ")[2]) for line in found}
+
+    service.client.wait(service.client.submit(seed=5))
+    end = time.monotonic() + 60  # processes tell Ray their figures every ten seconds
+    while not figures() and time.monotonic() < end:
+        time.sleep(1)
+    found = figures()
+    assert found["ray_medgen3d_serving_rows_total"] == found["ray_medgen3d_serving_steps_total"] > 0  # a volume a step
+
+
 def test_a_pipeline_that_is_not_offered_is_refused(service):
     answer = service.client.ask("POST", "/v1/jobs", json={"pipeline": "builtin/hippocampus"})
     assert answer.status_code == 404
@@ -143,6 +121,6 @@ def test_200_clients_at_once_are_served_or_told_when_to_come_again(service):
             assert 0 < int(answer.headers["Retry-After"]) <= 3600
             assert answer.json()["detail"].count(".") >= 1
     accepted = [answer.json()["id"] for answer in answers if answer.status_code == 202]
-    assert len(accepted) == len(set(accepted)) >= LIMITS["max_queued"]
+    assert len(accepted) == len(set(accepted)) >= service.max_queued
     assert {service.client.wait(job)["state"] for job in accepted} == {"succeeded"}
     assert service.cluster.memory_mib("ingress") < rss_before + 300

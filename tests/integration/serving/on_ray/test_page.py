@@ -1,4 +1,4 @@
-"""The page in a real browser, over HTTP, before the real service; for the most part with a pipeline that draws."""
+"""The page in a real browser, before the service on Ray; what needs patience, before one that is told to wait."""
 
 import base64
 import gzip
@@ -6,11 +6,12 @@ import io
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from zipfile import ZipFile
 
+import httpx
 import nibabel as nib
 import numpy as np
 import pytest
@@ -19,27 +20,31 @@ from PIL import Image
 
 from medgen3d.artifacts import nifti
 from medgen3d.core.volume import Volume, affine_from_spacing
-from medgen3d.serving.local import LocalEngine
+from medgen3d.serving.service import TOKENS
 from medgen3d.serving.tokens import create_token, list_tokens, revoke_token
 
 REFUSED = "Failed to load resource: "
 """What Chromium logs about an answer of 400 or more, or none, whatever the page makes of it."""
 
 
-@pytest.fixture(scope="module")
-def drawing_service(make_server, tiny_as_pipeline, tmp_path_factory) -> Iterator[Any]:
-    """A service that draws with small random networks."""
-    with make_server(
-        tmp_path_factory.mktemp("service"), LocalEngine(["knee"], lambda _: tiny_as_pipeline("knee"))
-    ) as running:
-        yield running
+@dataclass(frozen=True)
+class Visitor:
+    """Somebody with a token. tokens: The service's file of them."""
+
+    url: str
+    token: str
+    tokens: Path
+
+    def client(self) -> httpx.Client:
+        return httpx.Client(base_url=self.url, headers={"Authorization": f"Bearer {self.token}"}, timeout=30)
 
 
 @pytest.fixture
-def service(drawing_service, request) -> Any:
-    """The same for each test, to which it is somebody new."""
+def visitor(service, request) -> Visitor:
+    """Somebody new for each test."""
     owner = f"{request.node.originalname}{time.monotonic_ns()}"[-64:]
-    return replace(drawing_service, token=create_token(drawing_service.service.tokens.path, owner)[0])
+    tokens = service.client.folder / TOKENS
+    return Visitor(service.client.url, create_token(tokens, owner)[0], tokens)
 
 
 @pytest.fixture
@@ -53,7 +58,7 @@ def slow_service(make_server, tmp_path) -> Iterator[Any]:
 
 @pytest.fixture
 def visit(chromium) -> Iterator[Callable[..., Any]]:
-    """visit(service, refusals=0, token=..., **options of the context): the page, and an end that looks for errors."""
+    """visit(visitor, refusals=0, token=..., **options of the context): the page, and an end that looks for errors."""
     pages: list[tuple[Any, Any, list[str], list[str], int]] = []
 
     def open_page(service: Any, *, refusals: int = 0, token: str | None = None, **options: Any) -> Any:
@@ -117,8 +122,8 @@ def download(page: Any) -> Iterator[list[bytes]]:
     found.append(Path(started.value.path()).read_bytes())
 
 
-def test_a_job_goes_through_the_page_from_the_order_to_the_files(service, visit):
-    page = visit(service)
+def test_a_job_goes_through_the_page_from_the_order_to_the_files(visitor, visit):
+    page = visit(visitor)
     assert page.get_by_label("Pipeline").locator("option").all_inner_texts() == ["knee, version 3"]
     assert page.locator("#facts").inner_text().split("\n") == [
         "Makes", "MR of phantoms, not of anatomy", "Labels", "bone 7", "cartilage 300",
@@ -131,7 +136,7 @@ def test_a_job_goes_through_the_page_from_the_order_to_the_files(service, visit)
     assert page.locator("#job-state").inner_text() == "Done"
     assert page.evaluate("document.activeElement.id") == "result"
 
-    with service.client() as client:
+    with visitor.client() as client:
         job = client.get("/v1/jobs").json()[0]
         whole = client.get(f"/v1/jobs/{job['id']}/result").content
     assert (job["request"]["count"], job["request"]["seed"], job["request"]["depth"]) == (2, 5, 7)
@@ -153,8 +158,8 @@ def test_a_job_goes_through_the_page_from_the_order_to_the_files(service, visit)
         assert saved == [first[part]]
 
 
-def test_slices_labels_and_grey_values_change_what_is_shown(service, visit):
-    page = visit(service)
+def test_slices_labels_and_grey_values_change_what_is_shown(visitor, visit):
+    page = visit(visitor)
     order(page, Seed=6, Depth=9)
     wait_for_pair(page)
     axial = page.get_by_role("slider", name="Axial")
@@ -188,8 +193,8 @@ def test_slices_labels_and_grey_values_change_what_is_shown(service, visit):
     assert readout.inner_text() != where
 
 
-def test_the_pairs_of_a_job_are_stepped_through(service, visit):
-    page = visit(service)
+def test_the_pairs_of_a_job_are_stepped_through(visitor, visit):
+    page = visit(visitor)
     order(page, Pairs=2, Seed=7)
     wait_for_pair(page)
     first = shown(page, "Axial")
@@ -241,26 +246,26 @@ def test_a_failed_job_says_why(slow_service, poisoned, visit):
     assert page.get_by_role("img", name="Axial").is_hidden()
 
 
-def test_a_token_is_refused_before_it_is_known_and_after_it_was_revoked(service, visit):
-    page = visit(service, token="mg3d_wrong", refusals=2)
+def test_a_token_is_refused_before_it_is_known_and_after_it_was_revoked(visitor, visit):
+    page = visit(visitor, token="mg3d_wrong", refusals=2)
     page.get_by_text("found no valid token").wait_for()
     assert page.get_by_role("button", name="Draw pairs").is_hidden()
     assert page.evaluate("document.activeElement.id") == "token"
-    page.keyboard.type(service.token)
+    page.keyboard.type(visitor.token)
     page.keyboard.press("Enter")
     page.get_by_role("button", name="Draw pairs").wait_for()
     page.reload()  # the tab still knows it
     page.get_by_role("button", name="Draw pairs").wait_for()
     page.wait_for_load_state("networkidle")
-    tokens = service.service.tokens.path
+    tokens = visitor.tokens
     revoke_token(tokens, list_tokens(tokens)[-1].id)
     order(page)
     page.get_by_text("found no valid token").wait_for()
     assert page.evaluate("sessionStorage.length") == 0
 
 
-def test_a_token_is_forgotten_on_demand(service, visit):
-    page = visit(service)
+def test_a_token_is_forgotten_on_demand(visitor, visit):
+    page = visit(visitor)
     page.get_by_role("button", name="Forget token").click()
     page.get_by_role("textbox", name="Token").wait_for()
     assert page.evaluate("[localStorage.length, sessionStorage.length, document.cookie]") == [0, 0, ""]
@@ -268,22 +273,22 @@ def test_a_token_is_forgotten_on_demand(service, visit):
     page.get_by_role("textbox", name="Token").wait_for()
 
 
-def test_a_result_that_is_gone_is_told(service, visit):
-    page = visit(service, refusals=1)
+def test_a_result_that_is_gone_is_told(visitor, visit):
+    page = visit(visitor, refusals=1)
     page.route("**/result?file=dataset.json", lambda route: route.fulfill(status=404, json={"detail": "It is gone."}))
     order(page, Seed=15)
     page.get_by_role("alert").get_by_text("It is gone.").wait_for()
     assert page.get_by_role("img", name="Axial").is_hidden()
 
 
-def test_a_bad_mask_is_refused_with_the_services_sentence_and_a_good_one_is_kept(service, visit, tmp_path):
+def test_a_bad_mask_is_refused_with_the_services_sentence_and_a_good_one_is_kept(visitor, visit, tmp_path):
     voxels = np.zeros((5, 14, 22), np.uint16)
     voxels[2, 4:10, 6:16] = 300
     good, bad = tmp_path / "good.nii.gz", tmp_path / "bad.nii.gz"
     nifti.write(good, Volume(voxels=voxels, affine=affine_from_spacing((3.0, 0.5, 0.75))))
     bad.write_bytes(good.read_bytes()[:-20])
 
-    page = visit(service, refusals=1)
+    page = visit(visitor, refusals=1)
     page.get_by_label("Mask file").set_input_files(bad)
     assert page.get_by_label("Depth").is_disabled()
     order(page)
@@ -313,8 +318,8 @@ def test_a_bad_mask_is_refused_with_the_services_sentence_and_a_good_one_is_kept
     page.locator("#job-state", has_text="Done").wait_for()
 
 
-def test_a_connection_that_breaks_is_taken_up_again(service, visit):
-    page = visit(service, refusals=1)
+def test_a_connection_that_breaks_is_taken_up_again(visitor, visit):
+    page = visit(visitor, refusals=1)
     page.route("**/events", lambda route: route.fulfill(status=503, json={"detail": "busy"}), times=1)
     order(page, Seed=10)
     wait_for_pair(page)
@@ -323,27 +328,27 @@ def test_a_connection_that_breaks_is_taken_up_again(service, visit):
     assert page.locator("#job-summary").inner_text().startswith("seed 10")
 
 
-def test_an_order_whose_answer_is_lost_makes_one_job_however_often_it_is_sent(service, visit):
+def test_an_order_whose_answer_is_lost_makes_one_job_however_often_it_is_sent(visitor, visit):
     def lose_the_answer(route: Any) -> None:
         route.fetch()
         route.abort()
 
-    page = visit(service, refusals=1)
+    page = visit(visitor, refusals=1)
     page.route("**/v1/jobs", lose_the_answer, times=1)
     order(page)
     page.get_by_role("alert").get_by_text("The service does not answer").wait_for()
     order(page, Seed=0)
     wait_for_pair(page)
-    with service.client() as client:
+    with visitor.client() as client:
         assert len(client.get("/v1/jobs").json()) == 1
     order(page, Seed=1)  # another order
     wait_for_pair(page)
-    with service.client() as client:
+    with visitor.client() as client:
         assert len(client.get("/v1/jobs").json()) == 2
 
 
-def test_nothing_on_the_page_hinders_assistive_technology(service, visit):
-    page = visit(service, reduced_motion="reduce")
+def test_nothing_on_the_page_hinders_assistive_technology(visitor, visit):
+    page = visit(visitor, reduced_motion="reduce")
     order(page, Pairs=2, Seed=11)
     wait_for_pair(page)
     page.get_by_label("Mask file").set_input_files({"name": "m.nii", "mimeType": "", "buffer": b"x"})
@@ -364,8 +369,8 @@ def hindrances(page: Any) -> list[str]:
     return [result.generate_report()] if result.violations_count else []
 
 
-def test_every_control_is_reached_with_the_tabulator_and_shows_where_it_is(service, visit):
-    page = visit(service)
+def test_every_control_is_reached_with_the_tabulator_and_shows_where_it_is(visitor, visit):
+    page = visit(visitor)
     order(page, Pairs=2, Seed=12)
     wait_for_pair(page)
     shown(page, "Axial")
@@ -385,8 +390,8 @@ def test_every_control_is_reached_with_the_tabulator_and_shows_where_it_is(servi
     assert set(outlines) == {"3px"}
 
 
-def test_nothing_is_cut_off_on_a_narrow_screen(service, visit):
-    page = visit(service, has_touch=True)
+def test_nothing_is_cut_off_on_a_narrow_screen(visitor, visit):
+    page = visit(visitor, has_touch=True)
     order(page, Pairs=1, Seed=13)
     wait_for_pair(page)
     order(page, Pairs=2, Seed=14)

@@ -5,17 +5,14 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 from zipfile import ZipFile
 
 import pytest
 
 from medgen3d.artifacts import nifti
-from medgen3d.serving.local import LocalEngine
 
-PAGE = (Path(__file__).parents[3] / "docs" / "serving.md").read_text()
+PAGE = (Path(__file__).parents[4] / "docs" / "serving.md").read_text()
 
 
 def section(title: str) -> str:
@@ -31,25 +28,18 @@ def blocks(text: str, language: str) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def service(make_server, tiny_as_pipeline, tmp_path_factory) -> Iterator[Any]:
-    """A small stand-in for the pipeline that the page names."""
-    engine = LocalEngine(["builtin/hippocampus"], lambda _: tiny_as_pipeline("builtin/hippocampus"))
-    with make_server(tmp_path_factory.mktemp("service"), engine) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
 def folder(service, tmp_path_factory) -> Path:
     """Where all examples have been run; what they said is in `said`."""
     folder = tmp_path_factory.mktemp("client")
     shell = "".join(blocks(section("Call"), "sh"))
     assert shell.count("curl ") > 10
     (python,) = blocks(section("Call"), "python")
-    (folder / "example.py").write_text(python)
-    # The address is the only thing that differs: a test takes whatever port is free.
-    shell = shell.replace("http://127.0.0.1:8000", service.url) + f"\n{sys.executable} example.py\n"
+    (folder / "example.py").write_text(python.replace("builtin/hippocampus", "knee@champion"))
+    # What differs: the address, since a test takes whatever port is free, and the pipeline, a small one.
+    shell = shell.replace("http://127.0.0.1:8000", service.client.url).replace("builtin/hippocampus", "knee@champion")
+    shell += f"\n{sys.executable} example.py\n"
     tools = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    environment = os.environ | {"MEDGEN3D_TOKEN": service.token, "PATH": tools}
+    environment = os.environ | {"MEDGEN3D_TOKEN": service.client.token, "PATH": tools}
     command = ["bash", "-euo", "pipefail", "-c", shell]
     with (folder / "said").open("w") as said:
         subprocess.run(command, cwd=folder, env=environment, stdout=said, check=True, timeout=240)
@@ -83,21 +73,18 @@ def test_the_events_end_with_the_final_state(folder):
 
 def test_a_key_that_is_sent_again_makes_no_second_job(folder, service):
     job = json.loads((folder / "job.json").read_text())
-    with service.client() as client:
-        again = client.post("/v1/jobs", json=job["request"], headers={"Idempotency-Key": "study-7-part-1"})
-    assert again.json()["id"] == job["id"]
+    key = {"Idempotency-Key": "study-7-part-1"}
+    assert service.client.ask("POST", "/v1/jobs", json=job["request"], headers=key).json()["id"] == job["id"]
 
 
 def test_the_partial_mask_of_the_example_is_accepted(folder, service):
     job = json.loads((folder / "partial.json").read_text())
     assert job["request"]["known_slices"] == [0, 2]
-    with service.client() as client:
-        assert client.get(f"/v1/jobs/{job['id']}").json()["state"] in ("queued", "running", "succeeded")
+    assert service.client.wait(job["id"])["state"] == "succeeded"
 
 
 def test_every_status_of_the_interface_is_explained(service):
     rows = re.findall(r"^\| (\d{3}) \|", section("Refusals"), flags=re.MULTILINE)
-    with service.client() as client:
-        paths = client.get("/openapi.json").json()["paths"]
+    paths = service.client.ask("GET", "/openapi.json").json()["paths"]
     answered = {status for methods in paths.values() for method in methods.values() for status in method["responses"]}
     assert {status for status in answered if status >= "400"} <= set(rows)
