@@ -1,17 +1,19 @@
 """What bulk synthesis costs beside the drawing itself: Ray Data's pipeline against a bare loop of the same chain.
 
-Run: python benchmarks/bulk.py [--cases 12] [--rounds 1] [--only NAME]. Both draw, check and write the same cases of the
+Run: python benchmarks/bulk.py [--cases 8] [--rounds 1] [--only NAME]. Both draw, check and write the same cases of the
 built-in pipeline, with fewer sampling steps than usual, on one core and with one torch thread. What a case costs is the
-difference between a run of many and one of few cases, so that starting counts for neither. On a machine that others use
-too, processor seconds say more than wall seconds: they are those of every process of the run. Tables in Markdown.
+difference between a run of many and one of few cases, so that starting counts for neither. Processor seconds are those
+of every process of the run. Tables in Markdown.
 """
 
 import argparse
+import functools
 import os
 import platform
 import shutil
 import statistics
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -32,7 +34,7 @@ from medgen3d.synthesis.output import write_batch
 from medgen3d.synthesis.worker import advance
 
 FAST = {"mask_generator": {"sampling_steps": 8}, "refiner": {"sampling_steps": 3}}
-"""A case of a second or two."""
+"""A case of some seconds."""
 TRIVIAL = {"mask_generator": {"sampling_steps": 1}, "refiner": {"sampling_steps": 1, "start": 0.05}}
 _TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -48,31 +50,52 @@ class Cost:
         return Cost(wall=(self.wall - other.wall) / cases, processor=(self.processor - other.processor) / cases)
 
 
-def processor_seconds() -> float:
-    """Of this process and all its descendants, those that ended included."""
-    parents, spent = {}, {}
-    for path in Path("/proc").glob("[0-9]*"):
-        try:
-            fields = (path / "stat").read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        pid = int(path.name)
-        parents[pid], spent[pid] = int(fields[1]), sum(map(int, fields[11:15])) / _TICKS
-    own, ours = os.getpid(), 0.0
-    for pid, seconds in spent.items():
-        ancestor = pid
-        while ancestor not in (0, 1, own):
-            ancestor = parents.get(ancestor, 0)
-        ours += seconds if ancestor == own else 0.0
-    return ours
+class Meter:
+    """Counts the processor seconds of this process and all its descendants, those that have ended included.
+
+    Ray's workers are not waited for by their parents, so what they took must be noted while they live.
+    """
+
+    def __init__(self) -> None:
+        self._own = os.getpid()
+        self._spent: dict[tuple[int, str], float] = {}
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def _watch(self) -> None:
+        while True:
+            self.read()
+            time.sleep(0.2)
+
+    def read(self) -> float:
+        """Seconds until now."""
+        parents, found = {}, {}
+        for path in Path("/proc").glob("[0-9]*"):
+            try:
+                fields = (path / "stat").read_text().rpartition(")")[2].split()
+            except OSError:  # it has ended
+                continue
+            pid = int(path.name)
+            parents[pid], found[pid] = int(fields[1]), (fields[19], sum(map(int, fields[11:13])) / _TICKS)
+        for pid, (born, seconds) in found.items():
+            ancestor = pid
+            while ancestor not in (0, 1, self._own):
+                ancestor = parents.get(ancestor, 0)
+            if ancestor == self._own:
+                self._spent[pid, born] = seconds
+        return sum(self._spent.copy().values())
+
+
+@functools.cache
+def meter() -> Meter:
+    """Of this process."""
+    return Meter()
 
 
 def timed(run: Callable[[], object]) -> Cost:
     """What a run costs."""
-    wall, processor = time.perf_counter(), processor_seconds()
+    wall, processor = time.perf_counter(), meter().read()
     run()
-    time.sleep(1.0)  # processes that end are counted once they are buried
-    return Cost(wall=time.perf_counter() - wall - 1.0, processor=processor_seconds() - processor)
+    return Cost(wall=time.perf_counter() - wall, processor=meter().read() - processor)
 
 
 def bare(cases: int, out: Path, config: SynthesisConfig, order: Order) -> None:
@@ -125,11 +148,11 @@ def per_case(
 def row(name: str, costs: list[Cost], base: list[Cost]) -> str:
     """A row of a table: medians, and the ratio to what the first row costs."""
     wall, processor = (statistics.median(getattr(cost, kind) for cost in costs) for kind in ("wall", "processor"))
-    ratio = statistics.median(cost.processor for cost in base) / processor
+    ratio = statistics.median(cost.wall for cost in base) / wall
     return f"| {name} | {wall:.2f} | {processor:.2f} | {ratio:.2f} |"
 
 
-HEAD = "| variant | wall s per case | processor s per case | processor, first row / this |\n| --- | --- | --- | --- |"
+HEAD = "| variant | wall s per case | processor s per case | wall, first row / this |\n| --- | --- | --- | --- |"
 
 
 def compare(title: str, variants: dict[str, Callable[[], Cost]], rounds: int) -> None:
@@ -158,7 +181,7 @@ def overhead(cases: int, rounds: int) -> None:
         "bare loop, one process": lambda: per_case(bare, 2, cases, config, FAST)[0],
         "Ray Data": piped,
     }
-    compare("Cases of a second or two, batches of 2, one core", variants, rounds)
+    compare("Cases of some seconds, batches of 2, one core", variants, rounds)
     print("\n| stage | cases | busy s | busy s per case |\n| --- | --- | --- | --- |")
     for name, stage in told[-1].stages.items():
         print(f"| {name} | {stage.num_done} | {stage.busy_s:.1f} | {stage.busy_s / stage.num_done:.2f} |")
@@ -191,15 +214,18 @@ def lockstep(cases: int, rounds: int) -> None:
 
 
 def workers(cases: int, rounds: int) -> None:
-    """Twice the processes on two cores."""
-    two = StageActors(**dict.fromkeys(CHAIN, 2))
+    """What two cores are used for."""
+    few, many, config = 4, 2 * cases, SynthesisConfig(batch=2)
+    two = config.model_copy(update={"num_actors": StageActors(**dict.fromkeys(CHAIN, 2))})
     variants = {
-        "one process per stage": lambda: per_case(on_ray, 4, 2 * cases, SynthesisConfig(batch=2), FAST)[0],
-        "two processes per stage": lambda: per_case(
-            on_ray, 4, 2 * cases, SynthesisConfig(batch=2, num_actors=two), FAST
+        "bare loop, one process, one thread": lambda: per_case(bare, few, many, config, FAST)[0],
+        "bare loop, one process, two threads": lambda: per_case(
+            bare, few, many, config.model_copy(update={"threads": 2}), FAST
         )[0],
+        "Ray Data, one process per stage": lambda: per_case(on_ray, few, many, config, FAST)[0],
+        "Ray Data, two processes per stage": lambda: per_case(on_ray, few, many, two, FAST)[0],
     }
-    compare("Ray Data on two cores", variants, rounds)
+    compare("Cases of some seconds, batches of 2, two cores", variants, rounds)
 
 
 PARTS = {"lockstep": (lockstep, 1), "overhead": (overhead, 1), "trivial": (trivial, 1), "workers": (workers, 2)}
@@ -209,7 +235,7 @@ PARTS = {"lockstep": (lockstep, 1), "overhead": (overhead, 1), "trivial": (trivi
 def main() -> None:
     """Measure and print tables in Markdown; every part in a process of its own, on its own cores."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--cases", type=int, default=12)
+    parser.add_argument("--cases", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--only", choices=PARTS)
     arguments = parser.parse_args()

@@ -21,7 +21,7 @@ from medgen3d.synthesis.work import WRITTEN
 Progress = Callable[[Mapping[str, int], int, Mapping[str, str]], None]
 """(cases done by stage, cases to do, what else there is to know by stage)."""
 State = Literal["running", "finished", "interrupted", "stopped"]
-_POLL_S = 0.5
+_POLL_S = 2.0  # each question costs the driver and the tally some milliseconds of a core that may be drawing
 _WRITE_S = {True: 2.0, False: 15.0}  # whether the folder is local
 _WINDOW_S = 120.0
 _ANSWER_S = 10.0

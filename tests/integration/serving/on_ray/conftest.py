@@ -345,15 +345,15 @@ def service(tmp_path_factory, write_config, start_here, client_of, start_cluster
     folder = tmp_path_factory.mktemp("service")
     first = write_config(folder, "first.yaml")
     process, client = start_here(first), client_of(first)
-    undisturbed = {seed: client.submit(seed=seed, count=10) for seed in range(5)}
+    undisturbed = {seed: client.submit(seed=seed, count=6) for seed in range(4)}
     expected = {seed: client.wait(job) and client.volumes(job) for seed, job in undisturbed.items()}
-    left = {seed: client.submit(seed=seed, count=10) for seed in range(5)}
+    left = {seed: client.submit(seed=seed, count=6) for seed in range(4)}
     client.wait(left[0], states=("running", "succeeded"))
     process.send_signal(signal.SIGINT)
     said, _ = process.communicate(timeout=60)
     assert process.returncode == 0
 
-    limits = {"max_queued": 40, "jobs_per_owner": 15}
+    limits = {"max_queued": 40, "jobs_per_owner": 20}
     second, cluster = write_config(folder, "second.yaml", **limits), start_cluster()
     deployed = deploy(second, cluster)
     assert deployed.returncode == 0, deployed.stderr

@@ -124,7 +124,7 @@ def download(page: Any) -> Iterator[list[bytes]]:
 
 def test_a_job_goes_through_the_page_from_the_order_to_the_files(visitor, visit):
     page = visit(visitor)
-    assert page.get_by_label("Pipeline").locator("option").all_inner_texts() == ["knee, version 3"]
+    assert page.get_by_label("Pipeline").locator("option").all_inner_texts() == ["knee, version 1"]
     assert page.locator("#facts").inner_text().split("\n") == [
         "Makes", "MR of phantoms, not of anatomy", "Labels", "bone 7", "cartilage 300",
         "Voxel size", "3 × 0.5 × 0.75 mm (slices, rows, columns)",
@@ -132,7 +132,7 @@ def test_a_job_goes_through_the_page_from_the_order_to_the_files(visitor, visit)
     ]  # fmt: skip
     order(page, Pairs=2, Seed=5, Depth=7)
     wait_for_pair(page)
-    assert page.locator("#job-title").inner_text() == "2 pairs of knee@3"
+    assert page.locator("#job-title").inner_text() == "2 pairs of knee@1"
     assert page.locator("#job-state").inner_text() == "Done"
     assert page.evaluate("document.activeElement.id") == "result"
 
