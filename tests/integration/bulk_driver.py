@@ -85,19 +85,13 @@ def main() -> int:
     config = SynthesisConfig(batch=given.get("batch", 2), cpus_per_actor=0.25, gates=False)
     order = Order(options=given["options"], command="the same again")
     bundles = {stage: Path(root) for stage, root in given["bundles"].items()}
-    ahead = []
-
-    def note(done, total, _):  # type: ignore[no-untyped-def]
-        ahead.append(done["mask_generator"] - done["written"])
-
     try:
-        synthesize(bundles, "knee", 3, given["count"], SEED, given["out"], config, note, order=order)
+        synthesize(bundles, "knee", 3, given["count"], SEED, given["out"], config, order=order)
     except Medgen3dError as error:
         sys.stderr.write(f"{error}\n")
         return 2
     except KeyboardInterrupt:
         return 130
-    sys.stdout.write(str(max(ahead, default=0)))  # how many cases were drawn, at most, and not yet written
     return 0
 
 

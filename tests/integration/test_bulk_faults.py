@@ -53,7 +53,7 @@ def start(cluster, tiny_pipeline):
             "options": SLOW,
         }
         command = [sys.executable, str(Path(__file__).with_name("bulk_driver.py")), json.dumps(given | arguments)]
-        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
 
     return make
 
@@ -250,9 +250,10 @@ def test_a_run_that_is_asked_to_end_finishes_what_it_has_begun_and_says_how_to_g
 
 @pytest.fixture
 def wide_pipeline(tiny_pipeline, tmp_path) -> dict[str, str]:
-    """The same networks for a larger plane: a batch of sixteen cases of 9 x 64 x 64 takes 2.8 MiB."""
+    """The same networks for a larger plane, without the refiner, which takes long: 16 cases of 9 x 64 x 64 are 2.8 MiB."""
     found = {}
-    for stage, root in tiny_pipeline.items():
+    for stage in ("mask_generator", "image_sequence_generator"):
+        root = tiny_pipeline[stage]
         known = read_bundle(root)
         told = known.info.model_dump(mode="json")
         told["spec"]["plane"] = told["dataset"]["plane"] = (64, 64)
@@ -265,18 +266,29 @@ def wide_pipeline(tiny_pipeline, tmp_path) -> dict[str, str]:
 
 @pytest.mark.soak
 def test_slow_writing_holds_the_first_stage_back(start, wide_pipeline, tmp_path):
-    store = {"object_store_memory": 80 * 2**20, "num_cpus": 8, "include_dashboard": False}
-    one_step = {"mask_generator": {"sampling_steps": 1}, "refiner": {"sampling_steps": 1}}
+    out, count = tmp_path / "set", 1600  # 280 MiB in flight, if nothing held them back
+    small = {"object_store_memory": 80 * 2**20, "num_cpus": 8, "include_dashboard": False}
+    one_step = {"mask_generator": {"sampling_steps": 1}}
     driver = start(
-        tmp_path / "set",
+        out,
         bundles=wide_pipeline,
         address="local",
-        cluster=store,
+        cluster=small,
         options=one_step,
-        count=640,
+        count=count,
         batch=16,
-        write_s=30,
+        write_s=3600,
     )
-    told, said = driver.communicate(timeout=LIMIT_S)
-    assert driver.returncode == 0, said
-    assert int(told) < 320
+
+    def drawn() -> int:
+        status = JobStatus.read(Folder.of(out)) if (out / "status.json").exists() else None
+        return status.stages["mask_generator"].num_done if status else 0
+
+    wait_for(drawn, driver)
+    before = 0
+    while before < drawn():  # until nothing was begun for a minute
+        before = drawn()
+        time.sleep(60)
+    driver.kill()
+    driver.wait()
+    assert 0 < before * 9 * 64 * 64 * 5 < 80 * 2**20
