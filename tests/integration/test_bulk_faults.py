@@ -250,7 +250,7 @@ def test_a_run_that_is_asked_to_end_finishes_what_it_has_begun_and_says_how_to_g
 
 @pytest.fixture
 def wide_pipeline(tiny_pipeline, tmp_path) -> dict[str, str]:
-    """The same networks for a larger plane, without the refiner, which takes long: 16 cases of 9 x 64 x 64 are 2.8 MiB."""
+    """The same networks for a larger plane, without the slow refiner: sixteen cases of 9 x 64 x 64 are 2.8 MiB."""
     found = {}
     for stage in ("mask_generator", "image_sequence_generator"):
         root = tiny_pipeline[stage]
