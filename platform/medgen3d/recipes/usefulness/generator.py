@@ -123,7 +123,7 @@ def _trained_pipeline(size: PlannedSize, prepared: PreparedSet, config: Experime
 def _draw(size: PlannedSize, pipeline: Pipeline, num_pairs: int, config: ExperimentConfig, show: Show) -> None:
     def show_stages(counts: Mapping[str, int], total: int, notes: Mapping[str, str]) -> None:
         for stage, done in counts.items():
-            show(f"{size.num_cases} cases, pairs {stage}", done, total)
+            show(f"{size.num_cases} cases, pairs {stage}", done, total, notes.get(stage, ""))
 
     summary = synthesize(
         pipeline.bundles,
