@@ -82,7 +82,9 @@ def main() -> int:
         environment = {"worker_process_setup_hook": slow_down, "env_vars": {"WRITE_S": str(given["write_s"])}}
     ray.init(given["address"], log_to_driver=False, runtime_env=environment, **given.get("cluster", {}))
     Path(given["node"]).write_text(ray.get_runtime_context().get_node_id())
-    config = SynthesisConfig(batch=given.get("batch", 2), cpus_per_actor=0.25, gates=False)
+    config = SynthesisConfig(
+        batch=given.get("batch", 2), cpus_per_actor=0.25, gates=False, refine=given.get("refine", True)
+    )
     order = Order(options=given["options"], command="the same again")
     bundles = {stage: Path(root) for stage, root in given["bundles"].items()}
     try:
