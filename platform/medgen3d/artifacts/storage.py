@@ -126,15 +126,24 @@ class Folder:
                 system.delete_file(f"{base}/{name}")
 
     def tidy(self, *folders: str) -> None:
-        """Make the folder and some below it, and remove what a killed run left unfinished in them."""
-        if not self.is_local:
-            return
-        for folder in ("", *folders):
-            self.path(folder).mkdir(parents=True, exist_ok=True)
-            for path in self.path(folder).glob(f".*{_UNFINISHED}"):
-                with suppress(FileNotFoundError):
-                    if time.time() - path.stat().st_mtime > _ABANDONED_S:
-                        path.unlink()
+        """Make the folder and some below it, and remove what a run that was killed long ago left unfinished in them."""
+        if self.is_local:
+            for folder in ("", *folders):
+                self.path(folder).mkdir(parents=True, exist_ok=True)
+                self._remove_unfinished(folder, older_than_s=_ABANDONED_S)
+
+    def sweep(self, *folders: str) -> None:
+        """Remove all that is unfinished in folders whose files are all there; who still writes one of them need not."""
+        if self.is_local:
+            for folder in folders:
+                self._remove_unfinished(folder, older_than_s=0.0)
+
+    def _remove_unfinished(self, folder: str, older_than_s: float) -> None:
+        place, pattern = self.path(folder), f".*{_UNFINISHED}"
+        for path in place.rglob(pattern) if folder else place.glob(pattern):
+            with suppress(FileNotFoundError):
+                if time.time() - path.stat().st_mtime >= older_than_s:
+                    path.unlink()
 
     @contextmanager
     def at_hand(self, name: str) -> Iterator[Path]:
@@ -162,12 +171,20 @@ def _write_local(path: Path, content: bytes) -> None:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        unfinished.replace(path)
+        _give_name(unfinished, path)
     except OSError:
         with suppress(OSError):
             unfinished.unlink(missing_ok=True)
         raise
     _sync_folder(path.parent)
+
+
+def _give_name(unfinished: Path, path: Path) -> None:
+    try:
+        unfinished.replace(path)
+    except FileNotFoundError:  # swept away by a run that found the file there
+        if not path.exists():
+            raise
 
 
 def _sync_folder(folder: Path) -> None:

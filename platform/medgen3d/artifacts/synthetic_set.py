@@ -132,12 +132,15 @@ def merge_parts(root: Location, *, finished: bool = True) -> None:
 
     Args:
         root: The set's folder.
-        finished: Also describe the set in `dataset.json`, which lists every case.
+        finished: All cases have ended: also describe the set in `dataset.json`, which lists every case, and remove what
+            writers that died left unfinished.
     """
     folder = Folder.of(root)
     parts = _parts(folder)  # listed once: a part that comes later is not merged and must not be removed
     info, table = read_columns(folder, parts)
     write_table(folder, MANIFEST, info, table)
+    if finished:
+        folder.sweep(*pair_folders(info.format))
     if finished and info.format == "nifti":
         _write_description(folder, info, _done(table))
     for name in parts:  # in their order: what a broken-off removal leaves is then the later rows, or nothing

@@ -36,6 +36,22 @@ def test_a_write_that_fails_leaves_the_older_file_and_nothing_unfinished(tmp_pat
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
 
+def test_a_folder_whose_files_are_all_there_is_swept_and_who_still_writes_one_of_them_goes_on(tmp_path, monkeypatch):
+    folder = Folder.of(tmp_path)
+    folder.write("dicom/case/1.dcm", b"whole")
+    (tmp_path / "dicom" / "case" / ".1.dcm.5.unfinished").write_bytes(b"half")
+    (tmp_path / ".status.json.6.unfinished").write_bytes(b"another folder's")
+    folder.sweep("dicom")
+    assert sorted(path.name for path in tmp_path.rglob("*") if path.is_file()) == [".status.json.6.unfinished", "1.dcm"]
+
+    sync = os.fsync
+    monkeypatch.setattr("os.fsync", lambda file: (sync(file), folder.sweep("dicom")))  # while it is being written
+    folder.write("dicom/case/1.dcm", b"whole")
+    assert folder.read("dicom/case/1.dcm") == b"whole"
+    with pytest.raises(FileNotFoundError):
+        folder.write("dicom/case/2.dcm", b"new")
+
+
 def test_what_a_killed_run_left_unfinished_is_not_listed_and_goes_once_it_is_old(tmp_path):
     young, old = tmp_path / ".a.1.unfinished", tmp_path / ".b.2.unfinished"
     for path, age_s in ((young, 0), (old, 7200)):
