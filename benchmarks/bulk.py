@@ -1,9 +1,9 @@
 """What bulk synthesis costs beside the drawing itself: Ray Data's pipeline against a bare loop of the same chain.
 
 Run: python benchmarks/bulk.py [--cases 8] [--rounds 1] [--only NAME]. Both draw, check and write the same cases of the
-built-in pipeline, with fewer sampling steps than usual, on one core and with one torch thread. What a case costs is the
-difference between a run of many and one of few cases, so that starting counts for neither. Processor seconds are those
-of every process of the run. Tables in Markdown.
+built-in pipeline, with fewer sampling steps than usual, on one core with one torch thread, or on two where the table
+says so. What a case costs is the difference between a run of many and one of few cases, so that starting counts for
+neither. Processor seconds are those of every process of the run. Tables in Markdown.
 """
 
 import argparse

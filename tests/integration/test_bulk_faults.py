@@ -41,7 +41,8 @@ def cluster() -> Iterator[Cluster]:
 
 @pytest.fixture(scope="module")
 def start(cluster, tiny_pipeline):
-    """start(out, count=, **arguments of the driver): a driver's process."""
+    """start(out, count=, **arguments of the driver): a driver's process, which ends with the tests at the latest."""
+    running: list[subprocess.Popen[str]] = []
 
     def make(out: Path, count: int = COUNT, **arguments: object) -> subprocess.Popen[str]:
         given = {
@@ -53,9 +54,13 @@ def start(cluster, tiny_pipeline):
             "options": SLOW,
         }
         command = [sys.executable, str(Path(__file__).with_name("bulk_driver.py")), json.dumps(given | arguments)]
-        return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        running.append(subprocess.Popen(command, stderr=subprocess.PIPE, text=True))
+        return running[-1]
 
-    return make
+    yield make
+    for driver in running:
+        driver.kill()
+        driver.wait()
 
 
 @pytest.fixture(scope="module")

@@ -130,20 +130,18 @@ class Folder:
         if self.is_local:
             for folder in ("", *folders):
                 self.path(folder).mkdir(parents=True, exist_ok=True)
-                self._remove_unfinished(folder, older_than_s=_ABANDONED_S)
+                for path in self.path(folder).glob(f".*{_UNFINISHED}"):
+                    with suppress(FileNotFoundError):
+                        if time.time() - path.stat().st_mtime > _ABANDONED_S:
+                            path.unlink()
 
     def sweep(self, *folders: str) -> None:
-        """Remove all that is unfinished in folders whose files are all there; who still writes one of them need not."""
+        """Remove what is unfinished though its file is there; whoever still writes it need not go on."""
         if self.is_local:
             for folder in folders:
-                self._remove_unfinished(folder, older_than_s=0.0)
-
-    def _remove_unfinished(self, folder: str, older_than_s: float) -> None:
-        place, pattern = self.path(folder), f".*{_UNFINISHED}"
-        for path in place.rglob(pattern) if folder else place.glob(pattern):
-            with suppress(FileNotFoundError):
-                if time.time() - path.stat().st_mtime >= older_than_s:
-                    path.unlink()
+                for path in self.path(folder).rglob(f".*{_UNFINISHED}"):
+                    if _finished(path).exists():
+                        path.unlink(missing_ok=True)
 
     @contextmanager
     def at_hand(self, name: str) -> Iterator[Path]:
@@ -163,8 +161,18 @@ class Folder:
         return system, base.rstrip("/")
 
 
+def _unfinished(path: Path) -> Path:
+    """A name of its own for each writer of a file."""
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex}{_UNFINISHED}")
+
+
+def _finished(unfinished: Path) -> Path:
+    """The file that it would become."""
+    return unfinished.with_name(unfinished.name.removeprefix(".").rsplit(".", 2)[0])
+
+
 def _write_local(path: Path, content: bytes) -> None:
-    unfinished = path.with_name(f".{path.name}.{uuid.uuid4().hex}{_UNFINISHED}")
+    unfinished = _unfinished(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         with unfinished.open("wb") as file:

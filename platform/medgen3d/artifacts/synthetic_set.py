@@ -132,8 +132,8 @@ def merge_parts(root: Location, *, finished: bool = True) -> None:
 
     Args:
         root: The set's folder.
-        finished: All cases have ended: also describe the set in `dataset.json`, which lists every case, and remove what
-            writers that died left unfinished.
+        finished: Also describe the set in `dataset.json`, which lists every case, and remove what writers that died
+            left unfinished.
     """
     folder = Folder.of(root)
     parts = _parts(folder)  # listed once: a part that comes later is not merged and must not be removed

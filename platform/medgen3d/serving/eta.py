@@ -6,13 +6,12 @@ from typing import Any
 from sqlalchemy import Connection, func, select
 
 from medgen3d.serving.database import jobs
-from medgen3d.serving.turns import before
 
 _LAST_JOBS = 20
 _ENOUGH = 0.05  # share of a job after which its own pace says more than that of others
 
 
-def estimate(connection: Connection, row: Any, now: float) -> float | None:
+def estimate(connection: Connection, row: Any, now: float, pairs_before: int) -> float | None:
     """Seconds until a job ends; None if it has ended or nothing is known.
 
     A running job goes on at its own pace once a twentieth is done. Otherwise a pair takes as long as in the last jobs,
@@ -29,8 +28,7 @@ def estimate(connection: Connection, row: Any, now: float) -> float | None:
         return max(0.0, pace * row.num_pairs - (now - row.started))
     under_way = select(func.count(), func.coalesce(func.sum(jobs.c.num_pairs), 0)).where(jobs.c.state == "running")
     num_running, pairs = connection.execute(under_way).one()
-    pairs += before(connection, row.number)[1]
-    return pace * (int(pairs) / max(1, int(num_running)) + row.num_pairs)
+    return pace * ((int(pairs) + pairs_before) / max(1, int(num_running)) + row.num_pairs)
 
 
 def share_done(progress: Sequence[dict[str, Any]]) -> float:

@@ -221,7 +221,7 @@ class JobStore:
         return row
 
     def _status(self, connection: Connection, row: Any) -> JobStatus:
-        place = before(connection, row.number)[0] if row.state == "queued" else None
+        place, pairs_before = before(connection, row.number) if row.state == "queued" else (None, 0)
         return JobStatus(
             id=row.id,
             state=row.state,
@@ -232,7 +232,7 @@ class JobStore:
             ended=_moment(row.ended) if row.ended else None,
             progress=[StageProgress.model_validate(stage) for stage in row.progress],
             place=place,
-            eta_s=estimate(connection, row, self.database.now(connection)),
+            eta_s=estimate(connection, row, self.database.now(connection), pairs_before),
             attempts=row.attempts,
             error=row.error,
             result_bytes=row.result_bytes,

@@ -124,13 +124,14 @@ class LockStep:
         num_rows = sum(place.run.rows for place in turn)
         try:
             await self._on_device(turn[0].trained.advance, [place.run for place in turn], self._width)
-            self._stepped(num_rows)
         except Exception as error:  # whatever went wrong: the others of the batch must not be lost with the culprit
             if len(turn) == 1:
                 self._fail(turn[0], error)
                 return
             for place in turn:
                 await self._step([place])
+        else:
+            self._stepped(num_rows)
 
     async def _finish(self, place: Place) -> None:
         self.leave(place)

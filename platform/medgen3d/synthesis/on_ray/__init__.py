@@ -30,7 +30,7 @@ from medgen3d.synthesis.standing import DONE, MAX_LOSSES, Item
 from medgen3d.synthesis.summary import SynthesisSummary, summarise
 from medgen3d.synthesis.work import GATES, WRITTEN
 
-__all__ = ["GATES", "WRITTEN", "Progress", "synthesize"]
+__all__ = ["WRITTEN", "synthesize"]
 _MAX_IDLE_LEGS = 3
 _MERGE_AFTER = 256  # batches; so long rows of the manifest lie in parts
 

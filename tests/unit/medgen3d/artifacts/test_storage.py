@@ -36,20 +36,19 @@ def test_a_write_that_fails_leaves_the_older_file_and_nothing_unfinished(tmp_pat
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
 
-def test_a_folder_whose_files_are_all_there_is_swept_and_who_still_writes_one_of_them_goes_on(tmp_path, monkeypatch):
+def test_what_is_unfinished_goes_if_its_file_is_there_and_who_still_writes_it_goes_on(tmp_path, monkeypatch):
     folder = Folder.of(tmp_path)
     folder.write("dicom/case/1.dcm", b"whole")
     (tmp_path / "dicom" / "case" / ".1.dcm.5.unfinished").write_bytes(b"half")
-    (tmp_path / ".status.json.6.unfinished").write_bytes(b"another folder's")
+    (tmp_path / "dicom" / "case" / ".2.dcm.6.unfinished").write_bytes(b"of a larger set that another run draws")
     folder.sweep("dicom")
-    assert sorted(path.name for path in tmp_path.rglob("*") if path.is_file()) == [".status.json.6.unfinished", "1.dcm"]
+    assert sorted(path.name for path in tmp_path.rglob("*") if path.is_file()) == [".2.dcm.6.unfinished", "1.dcm"]
 
     sync = os.fsync
     monkeypatch.setattr("os.fsync", lambda file: (sync(file), folder.sweep("dicom")))  # while it is being written
     folder.write("dicom/case/1.dcm", b"whole")
-    assert folder.read("dicom/case/1.dcm") == b"whole"
-    with pytest.raises(FileNotFoundError):
-        folder.write("dicom/case/2.dcm", b"new")
+    folder.write("dicom/case/2.dcm", b"new")
+    assert [folder.read(f"dicom/case/{number}.dcm") for number in (1, 2)] == [b"whole", b"new"]
 
 
 def test_what_a_killed_run_left_unfinished_is_not_listed_and_goes_once_it_is_old(tmp_path):
