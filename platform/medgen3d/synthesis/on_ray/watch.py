@@ -109,7 +109,8 @@ class Watch:
     def _show(self) -> None:
         shown = {stage: min(done, self.total) for stage, done in self.counts.items()}
         status = self.status("running")
-        busy = {stage: f"{status.busy(stage):.0%} busy" for stage in self.processes}
+        drawing = [stage for stage in self.processes if self.counts[stage]]  # time counts once a batch is through
+        busy = {stage: f"{status.busy(stage):.0%} busy" for stage in drawing}
         self.progress(shown, self.total, busy | {WRITTEN: self._note()})
 
     def _publish(self) -> None:
