@@ -18,7 +18,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from medgen3d.artifacts.report import Report, read_report
+from medgen3d.artifacts.report import Report
+from medgen3d.artifacts.report_files import read_report
 
 GENERATED, REAL = "generated masks", "real masks"
 

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from medgen3d import cli
 from medgen3d.artifacts.prepared_set import PreparedSet
-from medgen3d.artifacts.report import read_report
+from medgen3d.artifacts.report_files import read_report
 from medgen3d.core.errors import DataError
 from medgen3d.evaluation.on_ray import map_on_ray
 

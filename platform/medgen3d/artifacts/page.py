@@ -10,12 +10,9 @@ import struct
 from collections.abc import Iterable, Mapping
 from importlib import resources
 from string import Template
-from typing import TYPE_CHECKING
 
 from medgen3d.artifacts.figures import Cell, Figure, Picture, Section, Table
-
-if TYPE_CHECKING:  # the report's module writes the page
-    from medgen3d.artifacts.report import Report, SetDescription, Verdict
+from medgen3d.artifacts.report import Report, SetDescription, Verdict
 
 DASH = "–"
 _PHANTOM = (
@@ -25,7 +22,7 @@ _PHANTOM = (
 _OUTCOMES = {True: ("passed", "✓ pass"), False: ("failed", "✗ fail"), None: ("unmeasured", "– not measured")}
 
 
-def as_html(report: "Report", pictures: Mapping[str, bytes]) -> str:
+def as_html(report: Report, pictures: Mapping[str, bytes]) -> str:
     """The whole page. Every text that comes from the data is escaped."""
     template = Template(resources.files("medgen3d.artifacts").joinpath("report.html").read_text(encoding="utf-8"))
     return template.substitute(
@@ -52,12 +49,12 @@ def number(value: float | None) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
-def outcome(verdict: "Verdict") -> str:
+def outcome(verdict: Verdict) -> str:
     """A verdict in words: a colour alone would not do."""
     return _OUTCOMES[verdict.passed][1]
 
 
-def _tiles(verdicts: "list[Verdict]") -> str:
+def _tiles(verdicts: list[Verdict]) -> str:
     """How many goals are met, missed and not measured."""
     counts = [sum(verdict.passed is wanted for verdict in verdicts) for wanted in (True, False, None)]
     terms = ("Goals met", "Goals missed", "Not measured")
@@ -67,7 +64,7 @@ def _tiles(verdicts: "list[Verdict]") -> str:
     )
 
 
-def _verdicts(report: "Report") -> str:
+def _verdicts(report: Report) -> str:
     rows = [
         [
             f"{_text(each.goal)}<br><code>{_text(each.figure)}</code>",
@@ -140,12 +137,12 @@ def _picture(picture: Picture, png: bytes) -> str:
     )
 
 
-def _provenance(report: "Report") -> str:
+def _provenance(report: Report) -> str:
     sets = {"Synthetic": report.synthetic, "Real": report.real, "Training": report.train}
     return "\n".join(_set(title, each) for title, each in sets.items() if each)
 
 
-def _set(title: str, description: "SetDescription") -> str:
+def _set(title: str, description: SetDescription) -> str:
     facts = {"Name": description.name, "Cases": str(description.num_cases)} | description.facts
     rows = "\n".join(f"<div><dt>{_text(term)}</dt><dd>{_text(fact)}</dd></div>" for term, fact in facts.items())
     return f'<div><h3>{title}</h3><dl class="facts">\n{rows}\n</dl></div>'

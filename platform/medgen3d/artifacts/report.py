@@ -1,15 +1,11 @@
-"""The report: `report.json` for programs, one self-contained `report.html` for people, and its pictures as files."""
+"""The report: what `report.json` holds."""
 
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Self
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, model_validator
 
 from medgen3d.artifacts.figures import Figure, Section
 from medgen3d.artifacts.manifest import SyntheticSetInfo
-from medgen3d.artifacts.page import as_html
-from medgen3d.artifacts.versioned_json import read_versioned, write_versioned
 
 
 class _Part(BaseModel):
@@ -115,29 +111,3 @@ class Report(_Part):
     def pictures(self) -> list[str]:
         """The pictures' file names, in the order of the page."""
         return [picture.file for section in self.sections for picture in section.pictures]
-
-
-def write_report(root: Path, report: Report, pictures: Mapping[str, bytes]) -> None:
-    """Write the report's files into `root`, which is made where it is missing; `report.html` comes last.
-
-    Args:
-        root: The report's folder.
-        report: The figures.
-        pictures: {file name: PNG} of every picture that a section names.
-    """
-    root.mkdir(parents=True, exist_ok=True)
-    for name in report.pictures:
-        (root / name).write_bytes(pictures[name])
-    write_versioned(root / "report.json", report)
-    unfinished = root / "report.html.unfinished"
-    unfinished.write_text(as_html(report, pictures), encoding="utf-8")
-    unfinished.replace(root / "report.html")
-
-
-def read_report(root: Path) -> Report:
-    """Read `report.json`.
-
-    Raises:
-        ArtifactError: The file is missing or damaged, or was written by another version.
-    """
-    return read_versioned(root / "report.json", Report, "Write it again with `medgen3d evaluate`.")

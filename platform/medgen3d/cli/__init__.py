@@ -271,7 +271,7 @@ def pipeline_promote(
 ) -> None:
     """Make a version of a pipeline (by default the candidate) its champion, if its report says that it is good."""
     tracking = _tracking(config, preset, override)
-    from medgen3d.artifacts.report import read_report
+    from medgen3d.artifacts.report_files import read_report
     from medgen3d.registry.promotion import promote, standing
 
     promoted = promote(tracking, reference, read_report(report) if report else None, force=force)

@@ -10,7 +10,8 @@ import numpy as np
 from medgen3d.artifacts.figures import Section
 from medgen3d.artifacts.gates import Gate, judge_figures
 from medgen3d.artifacts.provenance import code_version
-from medgen3d.artifacts.report import EvaluatedPipeline, Report, write_report
+from medgen3d.artifacts.report import EvaluatedPipeline, Report
+from medgen3d.artifacts.report_files import write_report
 from medgen3d.core.errors import Medgen3dError
 from medgen3d.core.seeds import stream_seed
 from medgen3d.evaluation.agreement import agreement

@@ -13,9 +13,8 @@ from medgen3d.artifacts.report import (
     Report,
     SetDescription,
     Verdict,
-    read_report,
-    write_report,
 )
+from medgen3d.artifacts.report_files import read_report, write_report
 from medgen3d.core.errors import ArtifactError
 
 

@@ -10,7 +10,7 @@ from PIL import Image
 from medgen3d.artifacts.bundle import read_bundle
 from medgen3d.artifacts.gates import Gate, default_gates
 from medgen3d.artifacts.prepared_set import PreparedSet
-from medgen3d.artifacts.report import read_report
+from medgen3d.artifacts.report_files import read_report
 from medgen3d.artifacts.usefulness import Usefulness
 from medgen3d.core.errors import ArtifactError
 from medgen3d.evaluation.measures import Instruments
