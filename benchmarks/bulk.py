@@ -1,9 +1,10 @@
 """What bulk synthesis costs beside the drawing itself: Ray Data's pipeline against a bare loop of the same chain.
 
 Run: python benchmarks/bulk.py [--cases 8] [--rounds 1] [--only NAME]. Both draw, check and write the same cases of the
-built-in pipeline, with fewer sampling steps than usual, on one core with one torch thread, or on two where the table
-says so. What a case costs is the difference between a run of many and one of few cases, so that starting counts for
-neither. Processor seconds are those of every process of the run. Tables in Markdown.
+built-in pipeline, with fewer sampling steps than usual (--only trivial: of tiny random networks, without gates), on one
+core with one torch thread, or on two where the table says so. What a case costs is the difference between a run of many
+and one of few cases, so that starting counts for neither. Processor seconds are those of every process of the run.
+Tables in Markdown.
 """
 
 import argparse
@@ -35,7 +36,6 @@ from medgen3d.synthesis.worker import advance
 
 FAST = {"mask_generator": {"sampling_steps": 8}, "refiner": {"sampling_steps": 3}}
 """A case of some seconds."""
-TRIVIAL = {"mask_generator": {"sampling_steps": 1}, "refiner": {"sampling_steps": 1, "start": 0.05}}
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -98,13 +98,34 @@ def timed(run: Callable[[], object]) -> Cost:
     return Cost(wall=time.perf_counter() - wall, processor=meter().read() - processor)
 
 
-def bare(cases: int, out: Path, config: SynthesisConfig, order: Order) -> None:
+@dataclass(frozen=True)
+class Drawn:
+    """What is drawn: the bundles of a pipeline, options of its stages, gates."""
+
+    bundles: Mapping[str, Path]
+    order: Order
+
+
+def of_some_seconds() -> Drawn:
+    """Cases of the built-in pipeline with few steps."""
+    found = resolve_builtin("builtin/hippocampus")
+    return Drawn(found.bundles, Order(options=FAST, gates=GateRules(limits=found.info.limits)))
+
+
+def of_almost_nothing() -> Drawn:
+    """Cases of tiny random networks, one step each, without gates."""
+    from bulk_memory import write_tiny
+
+    return Drawn(write_tiny(Path(tempfile.mkdtemp())), Order())
+
+
+def bare(cases: int, out: Path, config: SynthesisConfig, drawn: Drawn) -> None:
     """The same batches, gates and files in one process."""
     import torch
 
     torch.set_num_threads(config.threads)
-    found = resolve_builtin("builtin/hippocampus")
-    job = make_job(found.bundles, found.name, found.version, cases, 1, out, config, order)
+    order = drawn.order
+    job = make_job(drawn.bundles, "benchmark", 1, cases, 1, out, config, order)
     open_for_writing(out, job.info)
     stages = {stage: job.bundles[stage].trained_stage() for stage in job.stages}
     gates = Gates(order.gates, job.dataset, [])
@@ -117,29 +138,26 @@ def bare(cases: int, out: Path, config: SynthesisConfig, order: Order) -> None:
     merge_parts(out)
 
 
-def on_ray(cases: int, out: Path, config: SynthesisConfig, order: Order) -> None:
+def on_ray(cases: int, out: Path, config: SynthesisConfig, drawn: Drawn) -> None:
     """The real thing; Ray runs already."""
     from medgen3d.synthesis.on_ray import synthesize
 
-    found = resolve_builtin("builtin/hippocampus")
-    synthesize(found.bundles, found.name, found.version, cases, 1, out, config, order=order)
+    synthesize(drawn.bundles, "benchmark", 1, cases, 1, out, config, order=drawn.order)
 
 
 def per_case(
-    draw: Callable[[int, Path, SynthesisConfig, Order], None],
+    draw: Callable[[int, Path, SynthesisConfig, Drawn], None],
     few: int,
     many: int,
     config: SynthesisConfig,
-    options: Mapping[str, Mapping[str, float]],
+    drawn: Drawn,
 ) -> tuple[Cost, JobStatus | None]:
     """What a further case costs, and the status of the longer run."""
-    limits = resolve_builtin("builtin/hippocampus").info.limits
     config = config.model_copy(update={"max_redraws": 0})  # both draw every case once
-    order = Order(options=options, gates=GateRules(limits=limits))
     costs, status = [], None
     for cases in (few, many):
         out = Path(tempfile.mkdtemp(dir="/dev/shm")) / "set"
-        costs.append(timed(lambda cases=cases, out=out: draw(cases, out, config, order)))
+        costs.append(timed(lambda cases=cases, out=out: draw(cases, out, config, drawn)))
         status = JobStatus.read(Folder.of(out)) if (out / "status.json").exists() else None
         shutil.rmtree(out.parent)
     return costs[1].minus(costs[0], many - few), status
@@ -149,7 +167,7 @@ def row(name: str, costs: list[Cost], base: list[Cost]) -> str:
     """A row of a table: medians, and the ratio to what the first row costs."""
     wall, processor = (statistics.median(getattr(cost, kind) for cost in costs) for kind in ("wall", "processor"))
     ratio = statistics.median(cost.wall for cost in base) / wall
-    return f"| {name} | {wall:.2f} | {processor:.2f} | {ratio:.2f} |"
+    return f"| {name} | {wall:.3g} | {processor:.3g} | {ratio:.2f} |"
 
 
 HEAD = "| variant | wall s per case | processor s per case | wall, first row / this |\n| --- | --- | --- | --- |"
@@ -169,16 +187,16 @@ def compare(title: str, variants: dict[str, Callable[[], Cost]], rounds: int) ->
 
 def overhead(cases: int, rounds: int) -> None:
     """Ray Data against the bare loop, and where its time goes."""
-    config = SynthesisConfig(batch=2)
+    config, drawn = SynthesisConfig(batch=2), of_some_seconds()
     told: list[JobStatus] = []
 
     def piped() -> Cost:
-        cost, status = per_case(on_ray, 2, cases, config, FAST)
+        cost, status = per_case(on_ray, 2, cases, config, drawn)
         told.append(status) if status else None
         return cost
 
     variants = {
-        "bare loop, one process": lambda: per_case(bare, 2, cases, config, FAST)[0],
+        "bare loop, one process": lambda: per_case(bare, 2, cases, config, drawn)[0],
         "Ray Data": piped,
     }
     compare("Cases of some seconds, batches of 2, one core", variants, rounds)
@@ -191,12 +209,12 @@ def overhead(cases: int, rounds: int) -> None:
 
 def trivial(cases: int, rounds: int) -> None:
     """What remains when there is hardly anything to draw."""
-    config = SynthesisConfig(batch=1)
+    few, many, config, drawn = 2 * cases, 34 * cases, SynthesisConfig(batch=1), of_almost_nothing()
     compare(
-        "Almost nothing to draw (one step per network), batches of 1, one core",
+        "Tiny networks, one step each, 5 x 14 x 22 voxels, batches of 1, one core",
         {
-            "bare loop, one process": lambda: per_case(bare, 2, 4 * cases, config, TRIVIAL)[0],
-            "Ray Data": lambda: per_case(on_ray, 2, 4 * cases, config, TRIVIAL)[0],
+            "bare loop, one process": lambda: per_case(bare, few, many, config, drawn)[0],
+            "Ray Data": lambda: per_case(on_ray, few, many, config, drawn)[0],
         },
         rounds,
     )
@@ -204,9 +222,10 @@ def trivial(cases: int, rounds: int) -> None:
 
 def lockstep(cases: int, rounds: int) -> None:
     """Several cases at a time against one."""
+    drawn = of_some_seconds()
     variants = {
         f"{width} at a time": lambda width=width: per_case(
-            bare, width, max(cases, 2 * width), SynthesisConfig(batch=width), FAST
+            bare, width, max(cases, 2 * width), SynthesisConfig(batch=width), drawn
         )[0]
         for width in (1, 2, 4, 8)
     }
@@ -215,15 +234,15 @@ def lockstep(cases: int, rounds: int) -> None:
 
 def workers(cases: int, rounds: int) -> None:
     """What two cores are used for."""
-    few, many, config = 4, 2 * cases, SynthesisConfig(batch=2)
+    few, many, config, drawn = 4, 2 * cases, SynthesisConfig(batch=2), of_some_seconds()
     two = config.model_copy(update={"num_actors": StageActors(**dict.fromkeys(CHAIN, 2))})
     variants = {
-        "bare loop, one process, one thread": lambda: per_case(bare, few, many, config, FAST)[0],
+        "bare loop, one process, one thread": lambda: per_case(bare, few, many, config, drawn)[0],
         "bare loop, one process, two threads": lambda: per_case(
-            bare, few, many, config.model_copy(update={"threads": 2}), FAST
+            bare, few, many, config.model_copy(update={"threads": 2}), drawn
         )[0],
-        "Ray Data, one process per stage": lambda: per_case(on_ray, few, many, config, FAST)[0],
-        "Ray Data, two processes per stage": lambda: per_case(on_ray, few, many, two, FAST)[0],
+        "Ray Data, one process per stage": lambda: per_case(on_ray, few, many, config, drawn)[0],
+        "Ray Data, two processes per stage": lambda: per_case(on_ray, few, many, two, drawn)[0],
     }
     compare("Cases of some seconds, batches of 2, two cores", variants, rounds)
 
