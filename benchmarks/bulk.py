@@ -32,7 +32,7 @@ from medgen3d.synthesis.gates import GateRules, Gates
 from medgen3d.synthesis.job import make_job
 from medgen3d.synthesis.order import Order
 from medgen3d.synthesis.output import write_batch
-from medgen3d.synthesis.worker import advance
+from medgen3d.synthesis.worker import advance_batch
 
 FAST = {"mask_generator": {"sampling_steps": 8}, "refiner": {"sampling_steps": 3}}
 """A case of some seconds."""
@@ -132,7 +132,7 @@ def bare(cases: int, out: Path, config: SynthesisConfig, drawn: Drawn) -> None:
     for key, item in enumerate(job.standing.next_items(cases)):
         work = job.work_of(key, item)
         for stage, trained in stages.items():
-            work = replace(work, cases=advance(stage, trained, work.cases, job.dataset))
+            work = advance_batch(stage, trained, work, job.dataset)
         work = replace(work, cases=[gates.judge(case) for case in work.cases])
         write_batch(work, job.dataset, job.info, str(out), config.max_redraws)
     merge_parts(out)

@@ -7,6 +7,8 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from medgen3d.config.section import Section
 
 NonNegativeInt = Annotated[int, Field(ge=0)]
+WIDTHS = {"cpu": 1, "cuda": 8}
+"""Rows or cases in lock-step where nothing is chosen, by kind of device: CPUs gain little by more."""
 
 
 class StageReplicas(Section):
@@ -22,7 +24,7 @@ class StageReplicas(Section):
     """Cases that one process takes at a time; more wait until one is free."""
     width: PositiveInt | None = None
     """Windows or slices that advance in one device batch; the refiner's batch is one volume. Part of the result's
-    identity, like `threads`. None: 1 on CPUs, where wider batches gain nothing, and 8 on GPUs."""
+    identity, like `threads`. None: 1 on CPUs, where wider batches gain little, and 8 on GPUs."""
     cpus: PositiveFloat = 0.5
     """Logical CPUs that Ray sets aside for each process."""
     gpus: PositiveFloat = 0.3

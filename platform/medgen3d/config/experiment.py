@@ -144,8 +144,9 @@ class StageActors(Section):
 class SynthesisConfig(Section):
     """How pairs are synthesised in bulk."""
 
-    batch: PositiveInt = 8
-    """Cases advanced in lock-step. Part of the result's identity: the same batch gives the same bytes."""
+    batch: PositiveInt | None = None
+    """Cases advanced in lock-step. Part of the result's identity: the same batch gives the same bytes. None: 1 on CPUs,
+    where wider batches gain little, and 8 on GPUs."""
     num_actors: StageActors = StageActors()
     use_gpu: bool | None = None
     """None: if the cluster has GPUs enough for all actors when synthesis begins."""

@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -14,13 +15,14 @@ from medgen3d.artifacts.manifest import ManifestRow, SyntheticSetInfo, rows_of
 from medgen3d.artifacts.provenance import config_hash
 from medgen3d.artifacts.storage import Folder, Location
 from medgen3d.artifacts.synthetic_set import damages, existing_columns
+from medgen3d.config.engine import WIDTHS
 from medgen3d.config.experiment import CHAIN, SynthesisConfig
 from medgen3d.core.errors import ConfigError
 from medgen3d.core.hashing import sha256_of
 from medgen3d.synthesis.gates import GateRules
 from medgen3d.synthesis.masks import GivenMasks, open_masks
 from medgen3d.synthesis.order import Order
-from medgen3d.synthesis.plan import Plan, wanted_by_batch
+from medgen3d.synthesis.plan import Plan
 from medgen3d.synthesis.plan_file import read_plan
 from medgen3d.synthesis.sampling import options_changed, with_options
 from medgen3d.synthesis.standing import Item, Standing
@@ -51,13 +53,6 @@ class Job:
     @property
     def dataset(self) -> BundleDataset:
         return self.bundles["mask_generator"].info.dataset
-
-    @property
-    def wanted(self) -> dict[int, list[int]]:
-        """{batch: numbers of its cases that are missing}."""
-        missing = set(self.standing.missing.tolist())
-        done = set(range(self.plan.count)) - missing
-        return wanted_by_batch(self.plan.count, self.info.batch, done)
 
     def work_of(self, key: int, item: Item) -> BatchInWork:
         """An item as workers get it."""
@@ -104,7 +99,7 @@ def make_job(
         }
     )
     table = existing_columns(folder.location, info)
-    standing = Standing.of(table, plan.count, config.batch, config.max_redraws)
+    standing = Standing.of(table, plan.count, info.batch, config.max_redraws)
     standing.damaged(_damaged(folder, info, table, plan.count))
     if order.retry_failed:
         standing.retry()
@@ -160,6 +155,7 @@ def _identity(
     used: Mapping[str, Bundle], stages: tuple[str, ...], name: str, version: int, seed: int, config: SynthesisConfig
 ) -> SyntheticSetInfo:
     dataset = used["mask_generator"].info.dataset
+    device: Literal["cpu", "cuda"] = "cuda" if config.use_gpu else "cpu"
     return SyntheticSetInfo(
         dataset_name=dataset.name,
         dataset_digest=dataset.digest,
@@ -174,7 +170,7 @@ def _identity(
         seed=seed,
         config_hash=config_hash({stage: used[stage].info.stage_config for stage in stages}),
         weights_sha256={stage: sha256_of(used[stage].root / WEIGHTS) for stage in stages},
-        batch=config.batch,
+        batch=config.batch or WIDTHS[device],
         threads=config.threads,
-        device="cuda" if config.use_gpu else "cpu",
+        device=device,
     )

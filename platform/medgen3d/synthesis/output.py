@@ -29,7 +29,7 @@ def write_batch(
     Raises:
         OSError: The folder cannot be written.
     """
-    cases = [case for case in work.cases if case.plan.number in work.wanted]
+    cases = work.only_wanted().cases
     rows = [_write(case, dataset, info, out, max_redraws) for case in cases]
     write_part(out, info, part_of([case.plan for case in work.cases]), rows)
     return rows

@@ -5,11 +5,11 @@ manifest alone.
 
 Cases advance in batches of fixed width: batch i holds the numbers from i x width on, whatever was asked for. The cases
 beside it in a batch may change the last bits of a case's numbers, so its neighbours must not depend on how many cases
-are wanted, nor on which of them exist already. What is drawn and not wanted is dropped.
+are wanted, nor on which of them exist already. Neighbours that are not wanted are drawn as far as they matter.
 """
 
 import io
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -65,11 +65,6 @@ class Plan:
         planned = plan_case(self.seed, number, self.shapes)
         return planned.model_copy(update={"shape": self.given[number]}) if self.given else planned
 
-    def batch(self, batch: int, width: int) -> list[PlannedCase]:
-        """All cases of a batch, wanted or not; masks that are given may end within it."""
-        numbers = numbers_in(batch, width)
-        return [self.case(number) for number in numbers if not self.given or number < len(self.given)]
-
     def __iter__(self) -> Iterator[PlannedCase]:
         return (self.case(number) for number in range(self.count))
 
@@ -93,17 +88,3 @@ def write_plan(folder: Folder, plan: Plan) -> None:
             numbers = range(first, min(first + _ROWS_AT_A_TIME, plan.count))
             writer.write_table(as_rows([plan.case(number) for number in numbers]))
     folder.write(PLAN, content.getvalue())
-
-
-def numbers_in(batch: int, width: int) -> range:
-    """The case numbers of a batch."""
-    return range(batch * width, (batch + 1) * width)
-
-
-def wanted_by_batch(count: int, width: int, done: Collection[int]) -> dict[int, list[int]]:
-    """Which batches are to be drawn for cases 0..count - 1, and which of their cases are not done yet."""
-    missing = {
-        batch: [number for number in numbers_in(batch, width) if number < count and number not in done]
-        for batch in range(-(-count // width))
-    }
-    return {batch: numbers for batch, numbers in missing.items() if numbers}

@@ -9,7 +9,6 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from medgen3d.artifacts.manifest import ManifestRow
-from medgen3d.synthesis.plan import numbers_in
 
 MISSING, DONE, FAILED, REJECTED, DAMAGED = range(5)
 _BY_NAME = {"done": DONE, "failed": FAILED, "rejected": REJECTED}
@@ -135,7 +134,7 @@ class Standing:
     def _batch(self, batch: int, wanted: list[int]) -> Iterator[Item]:
         together = tuple(number for number in wanted if number not in self._alone)
         if together:
-            yield Item(numbers=tuple(numbers_in(batch, self.width)), wanted=together)
+            yield Item(numbers=tuple(range(batch * self.width, (batch + 1) * self.width)), wanted=together)
         for number in wanted:
             if number in self._alone:
                 note = "drawn alone, since its batch killed the processes that drew it"

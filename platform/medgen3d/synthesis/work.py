@@ -68,6 +68,10 @@ class BatchInWork:
     error: str = ""
     skipped: bool = False
 
+    def only_wanted(self) -> "BatchInWork":
+        """The batch without the cases that only keep its width."""
+        return replace(self, cases=[case for case in self.cases if case.plan.number in self.wanted])
+
 
 def begin(plans: list[PlannedCase]) -> list[CaseInWork]:
     """Cases of which nothing is drawn yet."""

@@ -7,11 +7,19 @@ import numpy as np
 
 from medgen3d.artifacts.bundle import BundleDataset
 from medgen3d.measures.targets import Target, best_candidate, parse_target, unmet
-from medgen3d.synthesis.work import CaseInWork, begin
+from medgen3d.synthesis.work import BatchInWork, CaseInWork, begin
 from medgen3d_stages.arrays import Mask
 from medgen3d_stages.chain import TrainedStage, draw_images, draw_masks, refine
 
 NOT_FINITE, TARGETS = "not finite", "targets"
+_LAST_SHARED = "image_sequence_generator"
+"""Up to this stage cases share device batches, so neighbours matter for last bits; later each is drawn by itself."""
+
+
+def advance_batch(stage: str, trained: TrainedStage, work: BatchInWork, dataset: BundleDataset) -> BatchInWork:
+    """Draw one stage for a batch; cases that only keep its width go no further than that matters."""
+    work = replace(work, cases=advance(stage, trained, work.cases, dataset))
+    return work.only_wanted() if stage == _LAST_SHARED else work
 
 
 def advance(stage: str, trained: TrainedStage, cases: list[CaseInWork], dataset: BundleDataset) -> list[CaseInWork]:

@@ -14,7 +14,7 @@ from ray import serve
 from ray.serve.config import AutoscalingConfig, BackpressureConfig
 from ray.serve.handle import DeploymentHandle
 
-from medgen3d.config.engine import EngineConfig, StageReplicas
+from medgen3d.config.engine import WIDTHS, EngineConfig, StageReplicas
 from medgen3d.config.experiment import CHAIN, ExperimentConfig
 from medgen3d.serving.api.app import make_app
 from medgen3d.serving.kept import identity_of
@@ -29,7 +29,6 @@ Device = Literal["cpu", "cuda"]
 NAME = "medgen3d"
 """Of the application."""
 INGRESS = "ingress"
-_WIDTHS = {"cpu": 1, "cuda": 8}
 _REQUESTS_AT_ONCE = 1000  # of one ingress: most of them wait for a job's next event
 _RETRY_AFTER_S = 5
 _HEALTH_PERIOD_S = 2.0  # a process that died is missed after that
@@ -129,7 +128,7 @@ def uses_gpu(engine: EngineConfig) -> bool:
 
 def width_of(replicas: StageReplicas, stage: str, device: str) -> int:
     """Rows of a device batch; the refiner's is a volume."""
-    return 1 if stage == "refiner" else replicas.width or _WIDTHS[device]
+    return 1 if stage == "refiner" else replicas.width or WIDTHS[device]
 
 
 def stage_deployment(

@@ -48,7 +48,7 @@ class StageActor:
             self.error = str(error)
 
     def __call__(self, row: Row) -> Row:
-        from medgen3d.synthesis.worker import advance
+        from medgen3d.synthesis.worker import advance_batch
 
         work = from_row(row)
         if self.is_first and ray.get(self.tally.is_stopping.remote()):
@@ -57,7 +57,7 @@ class StageActor:
             work = replace(work, error=work.error or self.error)
         elif not work.error and not work.skipped:
             began = time.monotonic()
-            work = replace(work, cases=advance(self.stage, self.trained, work.cases, self.dataset))
+            work = advance_batch(self.stage, self.trained, work, self.dataset)
             self.tally.add.remote(self.stage, len(work.wanted), time.monotonic() - began)
         return to_row(work)
 
@@ -101,7 +101,7 @@ class GateActor:
         if work.error or work.skipped:
             return row
         began = time.monotonic()
-        judged = [self.gates.judge(case) if case.plan.number in work.wanted else case for case in work.cases]
+        judged = [self.gates.judge(case) for case in work.only_wanted().cases]
         self.tally.add.remote(GATES, len(work.wanted), time.monotonic() - began)
         return to_row(replace(work, cases=judged))
 

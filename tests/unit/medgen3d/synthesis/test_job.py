@@ -21,7 +21,7 @@ from medgen3d.synthesis.summary import summarise
 @pytest.fixture
 def job_for(tiny_pipeline, tmp_path):
     def make(count=6, seed=0, out="out", version=1, options=None, masks=None, ordered=None, **settings):
-        config = SynthesisConfig(batch=4, **settings)
+        config = SynthesisConfig(**{"batch": 4} | settings)
         order = Order(options=options or {}, masks=masks, **ordered or {})
         return make_job(tiny_pipeline, "knee", version, count, seed, tmp_path / out, config, order)
 
@@ -41,6 +41,17 @@ def masks(tmp_path):
     return root
 
 
+def wanted(job):
+    """Number of each batch that is to be drawn -> its cases that are missing."""
+    return {item.numbers[0] // job.info.batch: list(item.wanted) for item in job.standing.next_items(99)}
+
+
+def drawn_beside(job, batch):
+    """The plans of all cases that are drawn in a batch."""
+    item = next(item for item in job.standing.next_items(99) if item.numbers[0] == batch * job.info.batch)
+    return [case.plan for case in job.work_of(0, item).cases]
+
+
 def write_blank(job, batch):
     """Batch by batch what the workers do, without drawing."""
     open_for_writing(job.folder.location, job.info)
@@ -50,16 +61,23 @@ def write_blank(job, batch):
 
 def test_a_new_folder_lacks_everything_and_stays_untouched(job_for, tmp_path):
     job = job_for()
-    assert job.wanted == {0: [0, 1, 2, 3], 1: [4, 5]}
-    assert [case.number for case in job.plan.batch(1, 4)] == [4, 5, 6, 7]
+    assert wanted(job) == {0: [0, 1, 2, 3], 1: [4, 5]}
+    assert [case.number for case in drawn_beside(job, 1)] == [4, 5, 6, 7]
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("use_gpu", "width"), [(None, 1), (False, 1), (True, 8)])
+def test_cases_advance_alone_on_cpus_and_by_eight_on_gpus_unless_a_number_is_chosen(job_for, use_gpu, width):
+    assert job_for(batch=None, use_gpu=use_gpu).info.batch == width
+    assert len(drawn_beside(job_for(batch=None, use_gpu=use_gpu), 0)) == width
+    assert job_for(batch=3, use_gpu=use_gpu).info.batch == 3
 
 
 def test_cases_that_are_whole_are_kept_also_when_their_rows_are_not_merged_yet(job_for):
     write_blank(job_for(), 0)
-    assert job_for().wanted == {1: [4, 5]}
+    assert wanted(job_for()) == {1: [4, 5]}
     merge_parts(job_for().folder.location)
-    assert job_for().wanted == {1: [4, 5]}
+    assert wanted(job_for()) == {1: [4, 5]}
     assert list(job_for(count=3).standing.missing) == []
     assert job_for(count=3).standing.count(DONE) == 3
 
@@ -69,7 +87,7 @@ def test_a_damaged_and_a_missing_file_are_drawn_again(job_for):
     write_blank(job, 0)
     (job.folder.path() / "images" / "syn_00001.nii.gz").write_bytes(b"half")
     (job.folder.path() / "labels" / "syn_00003.nii.gz").unlink()
-    assert job_for().wanted == {0: [1, 3], 1: [4, 5]}
+    assert wanted(job_for()) == {0: [1, 3], 1: [4, 5]}
 
 
 @pytest.mark.parametrize(
@@ -88,7 +106,7 @@ def test_another_seed_pipeline_or_arithmetic_is_refused(job_for, change, words):
 
 def test_the_number_of_actors_may_change_between_runs(job_for):
     write_blank(job_for(), 0)
-    assert job_for(num_actors={"mask_generator": 3}).wanted == {1: [4, 5]}
+    assert wanted(job_for(num_actors={"mask_generator": 3})) == {1: [4, 5]}
 
 
 def test_options_that_are_named_are_part_of_the_identity_and_recorded(job_for):
@@ -116,13 +134,13 @@ def test_given_masks_decide_sizes_and_how_many_cases_there_are_but_no_stream(job
     drawn, job = job_for(), job_for(masks=masks)
 
     assert job.stages == ("image_sequence_generator", "refiner")
-    assert (job.plan.count, job.wanted) == (3, {0: [0, 1, 2]})
-    assert [plan.shape for plan in job.plan.batch(0, 4)] == [(4, 10, 20), (5, 10, 20), (6, 10, 20)]  # no fourth mask
-    assert [plan.seeds for plan in job.plan.batch(0, 4)] == [plan.seeds for plan in drawn.plan.batch(0, 4)[:3]]
+    assert (job.plan.count, wanted(job)) == (3, {0: [0, 1, 2]})
+    assert [plan.shape for plan in drawn_beside(job, 0)] == [(4, 10, 20), (5, 10, 20), (6, 10, 20)]  # no fourth mask
+    assert [plan.seeds for plan in drawn_beside(job, 0)] == [plan.seeds for plan in drawn_beside(drawn, 0)[:3]]
     assert job.info.masks_digest == job.given.digest
     assert drawn.info.masks_digest is None
     assert "mask_generator" not in job.info.weights_sha256
-    assert len(job_for(masks=masks, count=2).plan.batch(0, 4)) == 3  # the neighbours do not depend on the count
+    assert len(drawn_beside(job_for(masks=masks, count=2), 0)) == 3  # the neighbours do not depend on the count
 
 
 def test_a_summary_counts_sizes_and_bytes(job_for):

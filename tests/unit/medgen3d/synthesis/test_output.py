@@ -18,7 +18,7 @@ def job(tiny_pipeline, tmp_path):
 
 def test_only_wanted_cases_are_written_and_failed_ones_only_listed(job):
     open_for_writing(job.folder.location, job.info)
-    cases = begin(job.plan.batch(0, 4))
+    cases = begin([job.plan.case(number) for number in range(4)])
     cases[1] = replace(cases[1], failure="case syn_00001: no luck")
     cases[2] = replace(cases[2], note="drawn alone")
     dataset = job.bundles["refiner"].info.dataset

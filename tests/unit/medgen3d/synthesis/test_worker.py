@@ -7,8 +7,8 @@ import torch
 from medgen3d.artifacts.bundle import read_bundle
 from medgen3d.artifacts.planned_case import plan_case
 from medgen3d.config.experiment import CHAIN
-from medgen3d.synthesis.work import begin
-from medgen3d.synthesis.worker import advance
+from medgen3d.synthesis.work import BatchInWork, begin
+from medgen3d.synthesis.worker import advance, advance_batch
 from medgen3d_stages.chain import draw_masks
 
 
@@ -51,6 +51,19 @@ def test_the_same_plans_give_the_same_bytes(trained, plans, dataset):
     for first, second in zip(drawn(trained, plans, dataset), drawn(trained, plans, dataset), strict=True):
         np.testing.assert_array_equal(first.mask, second.mask)
         np.testing.assert_array_equal(first.image, second.image)
+
+
+def test_neighbours_go_as_far_as_they_matter_and_what_is_wanted_is_as_in_the_whole_batch(trained, plans, dataset):
+    work, sizes = BatchInWork(key=0, wanted=[1, 3], cases=begin(plans)), []
+    for stage in CHAIN:
+        work = advance_batch(stage, trained[stage], work, dataset)
+        sizes.append(len(work.cases))
+    whole = drawn(trained, plans, dataset)
+
+    assert sizes == [4, 2, 2]
+    for case, expected in zip(work.cases, (whole[1], whole[3]), strict=True):
+        np.testing.assert_array_equal(case.mask, expected.mask)
+        np.testing.assert_array_equal(case.image, expected.image)
 
 
 def test_a_case_that_cannot_be_drawn_costs_only_itself(trained, plans, dataset):
