@@ -4,11 +4,12 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pytest
 from hypothesis import settings
+from xdist.scheduler import LoadFileScheduling
 
 # Ray and MLflow read these when they are first imported, here and in every process that a test starts.
 os.environ |= {
@@ -26,6 +27,19 @@ for address in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", "RAY_ADDRESS"):
 settings.register_profile("quick", max_examples=50, deadline=None, derandomize=True)
 settings.register_profile("soak", max_examples=5000, deadline=None)
 settings.load_profile("quick")
+
+
+class ByService(LoadFileScheduling):
+    """A file's tests run in one process (`--dist loadfile`), and so do all files that share a service on Ray."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = PurePosixPath(super()._split_scope(nodeid))
+        return str(file.parent if file.parent.name == "on_ray" else file)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByService | None:
+    """None, the scheduler that pytest-xdist would take, for `--dist load`."""
+    return ByService(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
 def pytest_unconfigure() -> None:

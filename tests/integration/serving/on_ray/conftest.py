@@ -57,7 +57,7 @@ class Registry:
         set_alias(self.tracking, find_version(self.tracking, "knee.pipeline", str(number)), CHAMPION)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def registry(tiny_pipeline: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Registry:
     root = tmp_path_factory.mktemp("runs")
     storage = ExperimentConfig.model_validate({"storage": {"root": str(root)}}).storage
@@ -201,7 +201,7 @@ class Cluster:
                 os.kill(pid, signal.SIGKILL)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def start_cluster() -> Iterator[Callable[[], Cluster]]:
     """start_cluster(): another cluster with eight logical CPUs and a dashboard."""
     running: list[tuple[subprocess.Popen[str], str]] = []
@@ -238,7 +238,7 @@ def free_port() -> int:
         return listener.getsockname()[1]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def write_config(registry: Registry) -> Callable[..., Path]:
     """write_config(folder, name, **settings of serving): a configuration of the service in this folder, as YAML."""
 
@@ -261,7 +261,7 @@ def write_config(registry: Registry) -> Callable[..., Path]:
     return write
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def client_of() -> Callable[[Path], Service]:
     """client_of(configuration): a client, with a token of its own, of the service that it describes."""
 
@@ -274,7 +274,7 @@ def client_of() -> Callable[[Path], Service]:
     return make
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def start_here() -> Iterator[Callable[[Path], subprocess.Popen[str]]]:
     """start_here(configuration): a running `medgen3d serve`, once it says that it serves."""
     running: list[subprocess.Popen[str]] = []
@@ -306,7 +306,7 @@ def medgen3d(*words: object) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def deploy() -> Callable[[Path, Cluster], subprocess.CompletedProcess[str]]:
     """deploy(configuration, cluster): what `medgen3d serve deploy` says of its Serve config file."""
 
@@ -340,7 +340,7 @@ class Followed:
     said: str
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def service(tmp_path_factory, write_config, start_here, client_of, start_cluster, deploy) -> Followed:
     folder = tmp_path_factory.mktemp("service")
     first = write_config(folder, "first.yaml")
