@@ -17,7 +17,7 @@ help:  ## List the targets
 demo: $(INSTALLED)  ## Four pairs at once; then phantoms, training, synthesis and a report page, on this machine
 	@$(BIN)/medgen3d demo
 
-check: $(INSTALLED)  ## The fast loop, under a minute: linters, types, import rules, unit and architecture tests
+check: $(INSTALLED)  ## The fast loop, some minutes: linters, types, import rules, unit and architecture tests
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check . || { echo "Run $(BIN)/ruff format ."; exit 1; }
 	@$(BIN)/mypy

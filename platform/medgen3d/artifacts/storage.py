@@ -136,12 +136,11 @@ class Folder:
                             path.unlink()
 
     def sweep(self, *folders: str) -> None:
-        """Remove what is unfinished though its file is there; whoever still writes it need not go on."""
+        """Remove what is unfinished; whoever still writes it begins again."""
         if self.is_local:
             for folder in folders:
                 for path in self.path(folder).rglob(f".*{_UNFINISHED}"):
-                    if _finished(path).exists():
-                        path.unlink(missing_ok=True)
+                    path.unlink(missing_ok=True)
 
     @contextmanager
     def at_hand(self, name: str) -> Iterator[Path]:
@@ -166,33 +165,33 @@ def _unfinished(path: Path) -> Path:
     return path.with_name(f".{path.name}.{uuid.uuid4().hex}{_UNFINISHED}")
 
 
-def _finished(unfinished: Path) -> Path:
-    """The file that it would become."""
-    return unfinished.with_name(unfinished.name.removeprefix(".").rsplit(".", 2)[0])
-
-
 def _write_local(path: Path, content: bytes) -> None:
-    unfinished = _unfinished(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    while not _was_written(path, content):
+        pass  # it was swept away before it had its name
+    _sync_folder(path.parent)
+
+
+def _was_written(path: Path, content: bytes) -> bool:
+    unfinished = _unfinished(path)
     try:
         with unfinished.open("wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        _give_name(unfinished, path)
+        return _was_named(unfinished, path)
     except OSError:
         with suppress(OSError):
             unfinished.unlink(missing_ok=True)
         raise
-    _sync_folder(path.parent)
 
 
-def _give_name(unfinished: Path, path: Path) -> None:
+def _was_named(unfinished: Path, path: Path) -> bool:
     try:
         unfinished.replace(path)
-    except FileNotFoundError:  # swept away by a run that found the file there
-        if not path.exists():
-            raise
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _sync_folder(folder: Path) -> None:

@@ -140,7 +140,7 @@ def merge_parts(root: Location, *, finished: bool = True) -> None:
     info, table = read_columns(folder, parts)
     write_table(folder, MANIFEST, info, table)
     if finished:
-        folder.sweep(*pair_folders(info.format))
+        folder.sweep(*pair_folders(info.format), PARTS)
     if finished and info.format == "nifti":
         _write_description(folder, info, _done(table))
     for name in parts:  # in their order: what a broken-off removal leaves is then the later rows, or nothing

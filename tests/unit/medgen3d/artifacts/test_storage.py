@@ -36,19 +36,25 @@ def test_a_write_that_fails_leaves_the_older_file_and_nothing_unfinished(tmp_pat
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
 
-def test_what_is_unfinished_goes_if_its_file_is_there_and_who_still_writes_it_goes_on(tmp_path, monkeypatch):
+def test_what_is_unfinished_is_swept_away_and_who_still_writes_it_begins_again(tmp_path, monkeypatch):
     folder = Folder.of(tmp_path)
     folder.write("dicom/case/1.dcm", b"whole")
     (tmp_path / "dicom" / "case" / ".1.dcm.5.unfinished").write_bytes(b"half")
-    (tmp_path / "dicom" / "case" / ".2.dcm.6.unfinished").write_bytes(b"of a larger set that another run draws")
     folder.sweep("dicom")
-    assert sorted(path.name for path in tmp_path.rglob("*") if path.is_file()) == [".2.dcm.6.unfinished", "1.dcm"]
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["1.dcm"]
 
-    sync = os.fsync
-    monkeypatch.setattr("os.fsync", lambda file: (sync(file), folder.sweep("dicom")))  # while it is being written
-    folder.write("dicom/case/1.dcm", b"whole")
+    sync, swept = os.fsync, []
+
+    def sync_and_sweep_twice(file):  # while it is being written
+        sync(file)
+        if len(swept) < 2:
+            swept.append(folder.sweep("dicom"))
+
+    monkeypatch.setattr("os.fsync", sync_and_sweep_twice)
     folder.write("dicom/case/2.dcm", b"new")
-    assert [folder.read(f"dicom/case/{number}.dcm") for number in (1, 2)] == [b"whole", b"new"]
+    assert len(swept) == 2
+    assert folder.read("dicom/case/2.dcm") == b"new"
+    assert {path.name for path in tmp_path.rglob("*") if path.is_file()} == {"1.dcm", "2.dcm"}
 
 
 def test_what_a_killed_run_left_unfinished_is_not_listed_and_goes_once_it_is_old(tmp_path):
