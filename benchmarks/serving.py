@@ -157,29 +157,46 @@ async def timed(work: Awaitable[Any]) -> float:
     return time.perf_counter() - begin
 
 
+class Stopwatch:
+    """Seconds of a job outside its stages: before the first, from one to the next, and after the last."""
+
+    def __init__(self) -> None:
+        self.outside, self._stage, self._since = 0.0, "", time.perf_counter()
+
+    def tell(self, stage: str, _done: int, _total: int) -> None:
+        """What the engine calls: first for every stage, then for one that begins, goes on, or ends."""
+        if stage != self._stage:
+            self.stop()
+        self._stage, self._since = stage, time.perf_counter()
+
+    def stop(self) -> None:
+        """A stage begins, or the job has ended."""
+        self.outside += time.perf_counter() - self._since
+
+
 async def added_time(rounds: int, title: str, engine: RayEngine, stages: Any, shape: tuple[int, int, int]) -> list[str]:
-    """A row: direct, served, and what is added, in milliseconds."""
-    both: dict[str, list[float]] = {"direct": [], "served": []}
+    """A row: direct, served, what is added, and what passes outside the stages, in milliseconds."""
+    times: dict[str, list[float]] = {"direct": [], "served": [], "added": [], "outside": []}
     for number in range(rounds + 1):
         with tempfile.TemporaryDirectory() as folder:
             case = CaseOrder(case_id="case", shape=shape, seeds=dict.fromkeys(CHAIN, number))
             order = Order(job_id=f"{title} {number}", pipeline=PIPELINE, cases=[case], folder=Path(folder))
-            times = {
-                "direct": await timed(asyncio.to_thread(direct, stages, shape, number)),
-                "served": await timed(engine.run(order, lambda *_: None)),
-            }
-        for way, seconds in times.items():
-            if number:  # the first round warms up
-                both[way].append(seconds)
-    added = sorted(served - alone for alone, served in zip(both["direct"], both["served"], strict=True))
-    medians = [statistics.median(both[way]) for way in both]
-    return [title, *(f"{1000 * each:.0f}" for each in (*medians, statistics.median(added), added[0], added[-1]))]
+            alone = await timed(asyncio.to_thread(direct, stages, shape, number))
+            watch = Stopwatch()
+            served = await timed(engine.run(order, watch.tell))
+            watch.stop()
+        if number:  # the first round warms up
+            for name, seconds in zip(times, (alone, served, served - alone, watch.outside), strict=True):
+                times[name].append(seconds)
+    spread = (min(times["added"]), max(times["added"]))
+    figures = [*(statistics.median(seconds) for seconds in times.values()), *spread]
+    return [title, *(f"{1000 * each:.0f}" for each in figures)]
 
 
 async def measure_added(rounds: int) -> None:
     """The first table."""
     config = ExperimentConfig()
-    head = ("chain", "direct [ms]", "served [ms]", "added, median [ms]", "least", "most")
+    head = ("chain", "direct [ms]", "served [ms]", "added [ms]", "outside stages [ms]", "least added", "most added")
     trivial = {stage: TrivialLoader(stage) for stage in CHAIN}
     engine = served_engine("trivial", config, trivial)
     stages = {stage: loader("") for stage, loader in trivial.items()}
