@@ -29,6 +29,7 @@ settings.register_profile("soak", max_examples=5000, deadline=None)
 settings.load_profile("quick")
 
 
+# `--dist loadgroup` would do, but pytest-xdist 3.8 loses its groups with pytest 9.2, whose node ids cannot be changed.
 class ByService(LoadFileScheduling):
     """A file's tests run in one process (`--dist loadfile`), and so do all files that share a service on Ray."""
 
