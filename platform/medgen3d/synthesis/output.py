@@ -17,10 +17,10 @@ _REDRAW, _NUMBER = 10**12, 2  # how a part's number is made
 def write_batch(
     work: BatchInWork, dataset: BundleDataset, info: SyntheticSetInfo, out: Location, max_redraws: int
 ) -> list[ManifestRow]:
-    """Write the wanted cases of a batch that are accepted and, once their files are in place, the rows of all.
+    """Write the cases of a batch that are accepted and, once their files are in place, the rows of all.
 
     Args:
-        work: The batch as the last stage left it.
+        work: The batch as the last stage left it: its wanted cases.
         dataset: What the pipeline was trained on.
         info: The set's identity.
         out: The set's folder.
@@ -29,8 +29,7 @@ def write_batch(
     Raises:
         OSError: The folder cannot be written.
     """
-    cases = work.only_wanted().cases
-    rows = [_write(case, dataset, info, out, max_redraws) for case in cases]
+    rows = [_write(case, dataset, info, out, max_redraws) for case in work.cases]
     write_part(out, info, part_of([case.plan for case in work.cases]), rows)
     return rows
 

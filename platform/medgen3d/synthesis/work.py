@@ -57,7 +57,8 @@ class BatchInWork:
     """Cases that advance together.
 
     key: Which row of the run this is.
-    wanted: Numbers of the cases that are to be written; the others only keep the batch's width.
+    wanted: Numbers of the cases that are to be written; the others only keep the batch's width, and leave once
+        it no longer matters.
     error: Why nothing more can be drawn at all, in a sentence.
     skipped: It was not begun, since the run is to end.
     """
@@ -67,10 +68,6 @@ class BatchInWork:
     cases: list[CaseInWork]
     error: str = ""
     skipped: bool = False
-
-    def only_wanted(self) -> "BatchInWork":
-        """The batch without the cases that only keep its width."""
-        return replace(self, cases=[case for case in self.cases if case.plan.number in self.wanted])
 
 
 def begin(plans: list[PlannedCase]) -> list[CaseInWork]:

@@ -18,8 +18,10 @@ _LAST_SHARED = "image_sequence_generator"
 
 def advance_batch(stage: str, trained: TrainedStage, work: BatchInWork, dataset: BundleDataset) -> BatchInWork:
     """Draw one stage for a batch; cases that only keep its width go no further than that matters."""
-    work = replace(work, cases=advance(stage, trained, work.cases, dataset))
-    return work.only_wanted() if stage == _LAST_SHARED else work
+    cases = advance(stage, trained, work.cases, dataset)
+    if stage == _LAST_SHARED:
+        cases = [case for case in cases if case.plan.number in work.wanted]
+    return replace(work, cases=cases)
 
 
 def advance(stage: str, trained: TrainedStage, cases: list[CaseInWork], dataset: BundleDataset) -> list[CaseInWork]:

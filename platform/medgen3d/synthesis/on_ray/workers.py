@@ -101,7 +101,7 @@ class GateActor:
         if work.error or work.skipped:
             return row
         began = time.monotonic()
-        judged = [self.gates.judge(case) for case in work.only_wanted().cases]
+        judged = [self.gates.judge(case) for case in work.cases]
         self.tally.add.remote(GATES, len(work.wanted), time.monotonic() - began)
         return to_row(replace(work, cases=judged))
 
