@@ -23,16 +23,16 @@ from pathlib import Path
 os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1", "RAY_DATA_LOG_LEVEL": "ERROR"}
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 
-from medgen3d.artifacts.job_status import JobStatus
+from medgen3d.artifacts.run_status import RunStatus
 from medgen3d.artifacts.storage import Folder
 from medgen3d.artifacts.synthetic_set import merge_parts, open_for_writing
 from medgen3d.config.experiment import CHAIN, StageActors, SynthesisConfig
 from medgen3d.registry.builtin import resolve_builtin
+from medgen3d.synthesis.drawing import advance_batch
 from medgen3d.synthesis.gates import GateRules, Gates
-from medgen3d.synthesis.job import make_job
-from medgen3d.synthesis.order import Order
-from medgen3d.synthesis.output import write_batch
-from medgen3d.synthesis.worker import advance_batch
+from medgen3d.synthesis.run import open_run
+from medgen3d.synthesis.run_options import RunOptions
+from medgen3d.synthesis.set_writer import write_batch
 
 FAST = {"mask_generator": {"sampling_steps": 8}, "refiner": {"sampling_steps": 3}}
 """A case of some seconds."""
@@ -103,20 +103,20 @@ class Drawn:
     """What is drawn: the bundles of a pipeline, options of its stages, gates."""
 
     bundles: Mapping[str, Path]
-    order: Order
+    order: RunOptions
 
 
 def of_some_seconds() -> Drawn:
     """Cases of the built-in pipeline with few steps."""
     found = resolve_builtin("builtin/hippocampus")
-    return Drawn(found.bundles, Order(options=FAST, gates=GateRules(limits=found.info.limits)))
+    return Drawn(found.bundles, RunOptions(options=FAST, gates=GateRules(limits=found.info.limits)))
 
 
 def of_almost_nothing() -> Drawn:
     """Cases of tiny random networks, one step each, without gates."""
     from bulk_memory import write_tiny
 
-    return Drawn(write_tiny(Path(tempfile.mkdtemp())), Order())
+    return Drawn(write_tiny(Path(tempfile.mkdtemp())), RunOptions())
 
 
 def bare(cases: int, out: Path, config: SynthesisConfig, drawn: Drawn) -> None:
@@ -125,7 +125,7 @@ def bare(cases: int, out: Path, config: SynthesisConfig, drawn: Drawn) -> None:
 
     torch.set_num_threads(config.threads)
     order = drawn.order
-    job = make_job(drawn.bundles, "benchmark", 1, cases, 1, out, config, order)
+    job = open_run(drawn.bundles, "benchmark", 1, cases, 1, out, config, order)
     open_for_writing(out, job.info)
     stages = {stage: job.bundles[stage].trained_stage() for stage in job.stages}
     gates = Gates(order.gates, job.dataset, [])
@@ -151,14 +151,14 @@ def per_case(
     many: int,
     config: SynthesisConfig,
     drawn: Drawn,
-) -> tuple[Cost, JobStatus | None]:
+) -> tuple[Cost, RunStatus | None]:
     """What a further case costs, and the status of the longer run."""
     config = config.model_copy(update={"max_redraws": 0})  # both draw every case once
     costs, status = [], None
     for cases in (few, many):
         out = Path(tempfile.mkdtemp(dir="/dev/shm")) / "set"
         costs.append(timed(lambda cases=cases, out=out: draw(cases, out, config, drawn)))
-        status = JobStatus.read(Folder.of(out)) if (out / "status.json").exists() else None
+        status = RunStatus.read(Folder.of(out)) if (out / "status.json").exists() else None
         shutil.rmtree(out.parent)
     return costs[1].minus(costs[0], many - few), status
 
@@ -188,7 +188,7 @@ def compare(title: str, variants: dict[str, Callable[[], Cost]], rounds: int) ->
 def overhead(cases: int, rounds: int) -> None:
     """Ray Data against the bare loop, and where its time goes."""
     config, drawn = SynthesisConfig(batch=2), of_some_seconds()
-    told: list[JobStatus] = []
+    told: list[RunStatus] = []
 
     def piped() -> Cost:
         cost, status = per_case(on_ray, 2, cases, config, drawn)

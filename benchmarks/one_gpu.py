@@ -21,27 +21,27 @@ from typing import Any
 import torch
 
 from medgen3d.artifacts.bundle import BundleDataset, BundleInfo, read_bundle, write_bundle
-from medgen3d.artifacts.gates import default_gates
+from medgen3d.artifacts.goals import default_goals
 from medgen3d.artifacts.prepared_set import PreparedSet
 from medgen3d.artifacts.provenance import Provenance, config_hash
 from medgen3d.artifacts.subset import nested_order, write_subset
 from medgen3d.artifacts.synthetic_set import merge_parts, open_for_writing
 from medgen3d.config.experiment import CHAIN, ExperimentConfig
 from medgen3d.config.load import load_config, named_options
+from medgen3d.evaluation.case_measurements import Instruments
 from medgen3d.evaluation.judge import judge_of
-from medgen3d.evaluation.measures import Instruments
 from medgen3d.evaluation.sets import open_sets
 from medgen3d.evaluation.suite import evaluate
-from medgen3d.recipes.usefulness.trial import TrialSpec, run_trial
-from medgen3d.synthesis.job import make_job
-from medgen3d.synthesis.masks import with_masks
-from medgen3d.synthesis.order import Order
-from medgen3d.synthesis.output import write_batch
-from medgen3d.synthesis.worker import advance
+from medgen3d.recipes.usefulness_study.trial import TrialSpec, run_trial
+from medgen3d.synthesis.drawing import advance
+from medgen3d.synthesis.given_masks import with_masks
+from medgen3d.synthesis.run import open_run
+from medgen3d.synthesis.run_options import RunOptions
+from medgen3d.synthesis.set_writer import write_batch
 from medgen3d.training.batches import ExampleSet, StepSampler, batches
 from medgen3d.training.loop import Losses, train
 from medgen3d.training.state import TrainingState
-from medgen3d.training.worker import preview_png, stage_for
+from medgen3d.training.step_reports import preview_png, stage_for
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
@@ -118,7 +118,7 @@ def _told(out: Path, stage: str) -> Callable[[TrainingState, Losses], bool]:
 def draw(options: argparse.Namespace, config: ExperimentConfig) -> None:
     """Draw pairs with trained stages, as `medgen3d synthesize` does."""
     settings = config.synthesis.model_copy(update={"use_gpu": DEVICE.type == "cuda"})
-    job = make_job(
+    job = open_run(
         {stage: options.bundles / stage for stage in CHAIN},
         options.name,
         1,
@@ -126,7 +126,7 @@ def draw(options: argparse.Namespace, config: ExperimentConfig) -> None:
         options.seed,
         options.out,
         settings,
-        Order(options=named_options(None, [], options.set), masks=options.masks),
+        RunOptions(options=named_options(None, [], options.set), masks=options.masks),
     )
     open_for_writing(job.folder.location, job.info)
     trained = {stage: job.bundles[stage].trained_stage(DEVICE.type) for stage in job.stages}
@@ -178,7 +178,7 @@ def evaluate_pairs(options: argparse.Namespace, _config: ExperimentConfig) -> No
     sets = open_sets(options.real, options.synthetic)
     if options.without_novelty:
         sets = dataclasses.replace(sets, train=None)
-    report = evaluate(sets, instruments, default_gates(), options.out, spread)
+    report = evaluate(sets, instruments, default_goals(), options.out, spread)
     for verdict in report.verdicts:
         print(f"{options.out.name} {verdict.figure} {verdict.value} floor {verdict.floor} passed {verdict.passed}")
 

@@ -24,15 +24,14 @@ from ray import serve
 from medgen3d.config.engine import EngineConfig, StageReplicas
 from medgen3d.config.experiment import CHAIN, ExperimentConfig
 from medgen3d.recipes.cluster import connect
-from medgen3d.serving.database import Database, sqlite_url
-from medgen3d.serving.engine import CaseOrder, Order
-from medgen3d.serving.jobs import JobStore, NewJob, new_id
-from medgen3d.serving.leases import Leases
-from medgen3d.serving.offers import Offers
+from medgen3d.serving.execution.engine import CaseSpec, JobPlan
+from medgen3d.serving.execution.results import write_result
+from medgen3d.serving.inference.pipeline_catalog import PipelineCatalog, PipelineRegistry, StageLoader
 from medgen3d.serving.on_ray.app import stage_deployment
 from medgen3d.serving.on_ray.engine import RayEngine
-from medgen3d.serving.on_ray.source import Source, StageLoader
-from medgen3d.serving.results import write_result
+from medgen3d.serving.queue.database import Database, sqlite_url
+from medgen3d.serving.queue.job_store import JobStore, NewJob, new_id
+from medgen3d.serving.queue.leases import Leases
 from medgen3d.serving.schemas import JobRequest
 from medgen3d_stages.chain import TrainedStage, draw_images, draw_masks, refine
 from medgen3d_stages.mask_generator.sampler import MaskRequest
@@ -93,7 +92,7 @@ class FewSteps:
     """Loads the mask generator with fewer denoising steps: what is compared costs the same per step."""
 
     def __call__(self, reference: str) -> TrainedStage:
-        trained = StageLoader(Source(ExperimentConfig().storage, ()), "mask_generator", "cpu")(reference)
+        trained = StageLoader(registry_catalog(ExperimentConfig()), "mask_generator", "cpu")(reference)
         stage: Any = trained.stage
         fewer = type(stage)(dataclasses.replace(stage.config, sampling_steps=STEPS), stage.spec)
         return TrainedStage(fewer, trained.networks)
@@ -124,6 +123,11 @@ class Root:
         self.stages = stages
 
 
+def registry_catalog(config: ExperimentConfig) -> PipelineCatalog:
+    """The catalog of the benchmarked pipeline, on the configured registry."""
+    return PipelineCatalog(PipelineRegistry(config.storage), (PIPELINE,))
+
+
 def show(title: str, head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Print a table in Markdown."""
     print(f"\n{title}\n\n| {' | '.join(head)} |\n|{' --- |' * len(head)}")
@@ -143,11 +147,11 @@ def direct(stages: Mapping[str, TrainedStage], shape: tuple[int, int, int], seed
 
 def served_engine(name: str, config: ExperimentConfig, loaders: Mapping[str, Any]) -> RayEngine:
     """An engine over deployments of its own."""
-    source = Source(config.storage, (PIPELINE,))
+    catalog = registry_catalog(config)
     stages = [stage_deployment(stage, loaders[stage], list, config, 1, "cpu") for stage in CHAIN]
     serve.run(Root.options(ray_actor_options={"num_cpus": 0}).bind(*stages), name=name, route_prefix=None)
     handles = {stage: serve.get_deployment_handle(stage, name) for stage in CHAIN}
-    return RayEngine(handles, source, Offers((PIPELINE,), source.pipeline), config.serving.engine, name)
+    return RayEngine(handles, catalog, config.serving.engine, name)
 
 
 async def timed(work: Awaitable[Any]) -> float:
@@ -179,8 +183,8 @@ async def added_time(rounds: int, title: str, engine: RayEngine, stages: Any, sh
     times: dict[str, list[float]] = {"direct": [], "served": [], "added": [], "outside": []}
     for number in range(rounds + 1):
         with tempfile.TemporaryDirectory() as folder:
-            case = CaseOrder(case_id="case", shape=shape, seeds=dict.fromkeys(CHAIN, number))
-            order = Order(job_id=f"{title} {number}", pipeline=PIPELINE, cases=[case], folder=Path(folder))
+            case = CaseSpec(case_id="case", shape=shape, seeds=dict.fromkeys(CHAIN, number))
+            order = JobPlan(job_id=f"{title} {number}", pipeline=PIPELINE, cases=[case], folder=Path(folder))
             alone = await timed(asyncio.to_thread(direct, stages, shape, number))
             watch = Stopwatch()
             served = await timed(engine.run(order, watch.tell))
@@ -203,7 +207,7 @@ async def measure_added(rounds: int) -> None:
     row = await added_time(rounds, "trivial stages, 64 x 512 x 512", engine, stages, LARGE)
     show("Added time between acceptance and finished arrays", head, [row])
     serve.delete("trivial")
-    real = {stage: StageLoader(Source(config.storage, ()), stage, "cpu") for stage in CHAIN}
+    real = {stage: StageLoader(registry_catalog(config), stage, "cpu") for stage in CHAIN}
     engine = served_engine("real", config, real)
     stages = {stage: loader(PIPELINE) for stage, loader in real.items()}
     row = await added_time(max(rounds // 3, 1), f"{PIPELINE}, 12 x 51 x 34", engine, stages, SMALL)
@@ -214,13 +218,13 @@ async def measure_added(rounds: int) -> None:
 def measure_beside(rounds: int) -> None:
     """What a job takes beside its engine: its row in the database, and its files."""
     config = ExperimentConfig()
-    loaded = Offers((PIPELINE,), Source(config.storage, (PIPELINE,)).pipeline).find(PIPELINE).loaded
+    loaded = registry_catalog(config).find(PIPELINE)
     rng = np.random.default_rng(0)
     smooth = np.sin(np.linspace(0, 20, LARGE[2])) * np.linspace(-0.8, 0.8, LARGE[1])[:, None]
     image = np.clip(smooth + rng.normal(0, 0.05, LARGE), -1, 1).astype(np.float32)
     mask = np.broadcast_to((smooth > 0).astype(np.uint8), LARGE)
     request = JobRequest(pipeline=PIPELINE)
-    case = CaseOrder(case_id="case", shape=LARGE, seeds={})
+    case = CaseSpec(case_id="case", shape=LARGE, seeds={})
     seconds: dict[str, list[float]] = {"row": [], "files": []}
     with tempfile.TemporaryDirectory() as folder:
         database = Database(sqlite_url(Path(folder) / "jobs.db"))
@@ -325,7 +329,7 @@ async def measure_throughput(rounds: int, requests: int) -> None:
 
 def measure_widths(rounds: int) -> None:
     """The third table: what the device itself gains by wider batches, in seconds of its one CPU."""
-    trained = StageLoader(Source(ExperimentConfig().storage, ()), "mask_generator", "cpu")(PIPELINE)
+    trained = StageLoader(registry_catalog(ExperimentConfig()), "mask_generator", "cpu")(PIPELINE)
     seconds: dict[tuple[int, int], list[float]] = {}
     for number in range(rounds + 1):
         for width in (1, 2, 4, 8):

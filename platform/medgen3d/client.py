@@ -26,7 +26,7 @@ _LONGEST_PAUSE_S = 30.0
 _AGAIN = (429, 503)
 
 
-class StageProgress(TypedDict):
+class JobStage(TypedDict):
     """How far a stage is, in units of work."""
 
     stage: str
@@ -44,7 +44,7 @@ class Job(TypedDict):
     created: str
     started: str | None
     ended: str | None
-    progress: list[StageProgress]
+    progress: list[JobStage]
     place: int | None
     eta_s: float | None
     attempts: int

@@ -10,7 +10,7 @@ from typing import Any, cast
 import torch
 
 from medgen3d_stages.arrays import Image, Mask, Networks
-from medgen3d_stages.contract import Run, Stage, SteppedStage
+from medgen3d_stages.contract import SampleRun, Stage, SteppedStage
 from medgen3d_stages.image_sequence_generator.sampler import ImageRequest
 from medgen3d_stages.mask_generator.sampler import MaskRequest
 from medgen3d_stages.refiner.sampler import RefineRequest
@@ -31,7 +31,7 @@ class TrainedStage:
             network.eval()
         return self.stage.sample(self.networks, inputs, [torch.Generator().manual_seed(seed) for seed in seeds])
 
-    def begin(self, item: Any, seed: int) -> Run:
+    def begin(self, item: Any, seed: int) -> SampleRun:
         """A run of one input of a stage of the chain, which `advance` takes step by step.
 
         Raises:
@@ -41,7 +41,7 @@ class TrainedStage:
             network.eval()
         return self._stepped.begin(self.networks, item, torch.Generator().manual_seed(seed))
 
-    def advance(self, runs: Sequence[Run], width: int | None = None) -> None:
+    def advance(self, runs: Sequence[SampleRun], width: int | None = None) -> None:
         """One step of every run, in device batches of `width` rows: see `medgen3d_stages.contract.SteppedStage`."""
         self._stepped.advance(self.networks, runs, width)
 

@@ -90,7 +90,7 @@ class Stage(Protocol):
         ...
 
 
-class Run(Protocol):
+class SampleRun(Protocol):
     """One sample on its way through a stage.
 
     done, total: Units of work (a slice at a denoising step, a slice, or a step), for whoever shows progress.
@@ -117,7 +117,7 @@ class SteppedStage(Stage, Protocol):
     `sample` does the same steps with all its items at once.
     """
 
-    def begin(self, networks: Networks, item: Any, generator: torch.Generator) -> Run:
+    def begin(self, networks: Networks, item: Any, generator: torch.Generator) -> SampleRun:
         """A run of one item of `sample`'s inputs, which will advance with these networks.
 
         Raises:

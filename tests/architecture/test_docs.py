@@ -19,24 +19,24 @@ from pydantic import BaseModel
 from typer.main import get_command
 
 from medgen3d.artifacts.bundle import BundleDataset, BundleInfo
-from medgen3d.artifacts.figures import Figure, Picture, Section, Table
-from medgen3d.artifacts.gates import Gate, read_gates
-from medgen3d.artifacts.job_status import JobStatus, StageProgress
+from medgen3d.artifacts.goals import Goal, read_goals
 from medgen3d.artifacts.manifest import ManifestRow, SyntheticSetInfo, write_rows
 from medgen3d.artifacts.pipeline import PinnedBundle, PipelineInfo, PortablePipeline
 from medgen3d.artifacts.prepared_set import CaseEntry, DatasetInfo, write_part
 from medgen3d.artifacts.provenance import Provenance
 from medgen3d.artifacts.report import EvaluatedPipeline, Report, SetDescription, Verdict
+from medgen3d.artifacts.report_parts import Metric, Picture, ReportSection, Table
+from medgen3d.artifacts.run_status import RunStatus, StageStatus
 from medgen3d.artifacts.storage import Folder
-from medgen3d.artifacts.usefulness import Size, Trial, Usefulness
+from medgen3d.artifacts.usefulness_results import Size, Trial, UsefulnessResults
 from medgen3d.cli import app
 from medgen3d.config import experiment
 from medgen3d.config.load import load_config, preset_names
 from medgen3d.ingest.problems import Kind
 from medgen3d.measures.limits import CaseLimits, LabelLimits, NearCopyLimits
-from medgen3d.serving.results import AnsweredRequest
+from medgen3d.serving.execution.results import AnsweredRequest
 from medgen3d.serving.schemas import JobRequest
-from medgen3d.serving.tokens import TokenEntry, TokenFile
+from medgen3d.serving.security.tokens import TokenEntry, TokenFile
 from medgen3d.synthesis import plan
 from medgen3d.training.run import TrainingRun
 from medgen3d.training.state import TrainingState
@@ -252,8 +252,8 @@ EXAMPLES = [
     PipelineInfo,
     ManifestRow,
     SyntheticSetInfo,
-    JobStatus,
-    Usefulness,
+    RunStatus,
+    UsefulnessResults,
     Report,
 ]
 """What the examples of docs/artifacts.md are, in their order."""
@@ -295,20 +295,20 @@ MODELS: dict[str, type[BaseModel]] = {
     "pipeline.json, limits of a label": LabelLimits,
     "pipeline.json, limits of near copies": NearCopyLimits,
     "manifest.parquet, its metadata": SyntheticSetInfo,
-    "status.json": JobStatus,
-    "status.json, one of stages": StageProgress,
-    "usefulness.json": Usefulness,
+    "status.json": RunStatus,
+    "status.json, one of stages": StageStatus,
+    "usefulness.json": UsefulnessResults,
     "usefulness.json, one of sizes": Size,
     "usefulness.json, one of trials": Trial,
     "report.json": Report,
     "report.json, description of a set": SetDescription,
     "report.json, pipeline": EvaluatedPipeline,
     "report.json, one of verdicts": Verdict,
-    "report.json, one of sections": Section,
-    "report.json, one of figures": Figure,
+    "report.json, one of sections": ReportSection,
+    "report.json, one of figures": Metric,
     "report.json, one of tables": Table,
     "report.json, one of pictures": Picture,
-    "gates.yaml, one of the list": Gate,
+    "gates.yaml, one of the list": Goal,
     "tokens.json": TokenFile,
     "tokens.json, one of tokens": TokenEntry,
     "request.json": AnsweredRequest,
@@ -346,7 +346,7 @@ def test_an_example_is_a_valid_file(kind: type[BaseModel]) -> None:
 def test_the_example_of_gates_is_a_file_that_is_read(tmp_path: Path) -> None:
     (example,) = (block for block in blocks(ARTIFACTS, "") if "at_most" in block)
     (tmp_path / "gates.yaml").write_text(example)
-    assert [gate.figure for gate in read_gates(tmp_path / "gates.yaml")] == [
+    assert [gate.figure for gate in read_goals(tmp_path / "gates.yaml")] == [
         "agreement.dice_gap",
         "plausibility.volume.*",
     ]

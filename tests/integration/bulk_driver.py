@@ -13,7 +13,7 @@ from medgen3d.config.experiment import SynthesisConfig
 from medgen3d.core.errors import Medgen3dError
 from medgen3d.core.seeds import stream_seed
 from medgen3d.synthesis.on_ray import synthesize
-from medgen3d.synthesis.order import Order
+from medgen3d.synthesis.run_options import RunOptions
 
 SEED = 11
 
@@ -65,12 +65,12 @@ def make_slow(output) -> None:  # type: ignore[no-untyped-def]
 
 def poison() -> None:
     """What every worker begins with."""
-    sys.meta_path.insert(0, Changed("medgen3d.synthesis.worker", make_deadly))
+    sys.meta_path.insert(0, Changed("medgen3d.synthesis.drawing", make_deadly))
 
 
 def slow_down() -> None:
     """What every worker begins with."""
-    sys.meta_path.insert(0, Changed("medgen3d.synthesis.output", make_slow))
+    sys.meta_path.insert(0, Changed("medgen3d.synthesis.set_writer", make_slow))
 
 
 def main() -> int:
@@ -85,7 +85,7 @@ def main() -> int:
     config = SynthesisConfig(
         batch=given.get("batch", 2), cpus_per_actor=0.25, gates=False, refine=given.get("refine", True)
     )
-    order = Order(options=given["options"], command="the same again")
+    order = RunOptions(options=given["options"], command="the same again")
     bundles = {stage: Path(root) for stage, root in given["bundles"].items()}
     try:
         synthesize(bundles, "knee", 3, given["count"], SEED, given["out"], config, order=order)

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from medgen3d.artifacts import nifti
 from medgen3d.artifacts.bundle import read_bundle
-from medgen3d.artifacts.job_status import JobStatus
+from medgen3d.artifacts.run_status import RunStatus
 from medgen3d.artifacts.storage import Folder
 from medgen3d.artifacts.synthetic_set import SyntheticSet, damages
 from medgen3d.cli import app
@@ -23,7 +23,7 @@ from medgen3d.core.volume import Volume, affine_from_spacing
 from medgen3d.measures.limits import CaseLimits, LabelLimits
 from medgen3d.synthesis.gates import GateRules
 from medgen3d.synthesis.on_ray import synthesize
-from medgen3d.synthesis.order import Order
+from medgen3d.synthesis.run_options import RunOptions
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 ONE = SynthesisConfig(batch=4, cpus_per_actor=0.25, max_redraws=1)
@@ -35,10 +35,10 @@ def hashes(root: Path) -> dict[str, str]:
     return {str(path.relative_to(root)): sha256_of(path) for path in sorted(root.glob("*/*.nii.gz"))}
 
 
-def gated() -> Order:
+def gated() -> RunOptions:
     """Noise falls into many parts, more or fewer."""
     bone = LabelLimits(always_present=True, volume_ml=(0.001, 9.0), num_components=MOST_PARTS, num_holes=10**6)
-    return Order(gates=GateRules(limits=CaseLimits(num_cases=3, labels={7: bone})), command="the same")
+    return RunOptions(gates=GateRules(limits=CaseLimits(num_cases=3, labels={7: bone})), command="the same")
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +81,7 @@ def test_the_same_gates_give_the_same_set_for_two_actors_and_it_is_finished_for_
 
 def test_plan_status_and_card_lie_beside_the_pairs(held_to_limits):
     out, summary = held_to_limits
-    status, card = JobStatus.read(Folder.of(out)), (out / "dataset_card.md").read_text()
+    status, card = RunStatus.read(Folder.of(out)), (out / "dataset_card.md").read_text()
 
     assert pq.read_table(out / "plan.parquet")["case_id"].to_pylist() == [f"syn_0000{number}" for number in range(6)]
     assert (status.state, status.done, status.failed) == ("finished", summary.num_drawn, len(summary.failures))
@@ -122,7 +122,7 @@ def test_a_set_with_a_plan_is_drawn_into_an_object_store_and_completed_there(buc
     (tmp_path / "plan.yaml").write_text(
         "cases:\n- {mask: mine.nii.gz}\n- {partial_mask: mine.nii.gz, known_slices: 1-2}\n- {spacing_mm: [3, 1, 1.5]}"
     )
-    out, order = bucket("set"), Order(plan=tmp_path / "plan.yaml", command="the same")
+    out, order = bucket("set"), RunOptions(plan=tmp_path / "plan.yaml", command="the same")
     config = ONE.model_copy(update={"batch": 2})
     synthesize(tiny_pipeline, "knee", 3, None, 11, out, config, order=order)
     found = SyntheticSet(out)
@@ -141,4 +141,4 @@ def test_a_set_with_a_plan_is_drawn_into_an_object_store_and_completed_there(buc
     assert folder.read("images/syn_00001.nii.gz") == before
     assert not any(list(damages(out, found.info, row)) for row in found.rows.values())
     assert folder.names("manifest.parts") == []
-    assert JobStatus.read(folder).state == "finished"
+    assert RunStatus.read(folder).state == "finished"

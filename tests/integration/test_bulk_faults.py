@@ -17,7 +17,7 @@ import pytest
 from ray.cluster_utils import Cluster
 
 from medgen3d.artifacts.bundle import BundleInfo, read_bundle, read_weights, write_bundle
-from medgen3d.artifacts.job_status import JobStatus
+from medgen3d.artifacts.run_status import RunStatus
 from medgen3d.artifacts.storage import Folder
 from medgen3d.artifacts.synthetic_set import SyntheticSet, damages
 from medgen3d.core.hashing import sha256_of
@@ -163,7 +163,7 @@ def test_a_run_that_loses_actors_of_every_stage_then_a_node_then_its_driver_is_c
     ended(start(out))
 
     assert_complete(out, undisturbed)
-    assert JobStatus.read(Folder.of(out)).state == "finished"
+    assert RunStatus.read(Folder.of(out)).state == "finished"
 
 
 @pytest.mark.soak
@@ -245,7 +245,7 @@ def test_a_run_that_is_asked_to_end_finishes_what_it_has_begun_and_says_how_to_g
     wait_for(lambda: workers("Refiner"), driver)
     driver.send_signal(signal.SIGINT)
     ended(driver, code=130)
-    status, found = JobStatus.read(Folder.of(out)), SyntheticSet(out)
+    status, found = RunStatus.read(Folder.of(out)), SyntheticSet(out)
 
     assert (status.state, status.resume) == ("interrupted", "the same again")
     assert 0 < len(found.case_ids) == status.done < count
@@ -287,7 +287,7 @@ def test_slow_writing_holds_the_first_stage_back(start, wide_pipeline, tmp_path)
     )
 
     def drawn() -> int:
-        status = JobStatus.read(Folder.of(out)) if (out / "status.json").exists() else None
+        status = RunStatus.read(Folder.of(out)) if (out / "status.json").exists() else None
         return status.stages["mask_generator"].num_done if status else 0
 
     wait_for(drawn, driver)

@@ -15,7 +15,7 @@ from medgen3d.core.errors import DataError
 from medgen3d.core.hashing import sha256_of
 from medgen3d.ingest.on_ray import ingest
 from medgen3d.synthesis.on_ray import WRITTEN, synthesize
-from medgen3d.synthesis.order import Order
+from medgen3d.synthesis.run_options import RunOptions
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 ONE = SynthesisConfig(batch=2, cpus_per_actor=0.25)
@@ -105,7 +105,7 @@ def test_images_for_the_masks_of_a_set_are_those_that_were_drawn_with_them(five,
         tmp_path / "set",
         ONE,
         lambda done, *_: seen.append(dict(done)),
-        Order(masks=five[0]),
+        RunOptions(masks=five[0]),
     )
 
     expected = {name: digest for name, digest in hashes(five[0]).items() if name[-12:-7] < "00004"}
@@ -117,7 +117,7 @@ def test_images_for_the_masks_of_a_set_are_those_that_were_drawn_with_them(five,
 def test_sampling_options_and_a_missing_refiner_change_the_images_and_never_the_masks(five, tiny_pipeline, tmp_path):
     unrefined = ONE.model_copy(update={"refine": False})
     synthesize(
-        tiny_pipeline, "knee", 3, 2, 11, tmp_path / "late", ONE, order=Order(options={"refiner": {"start": 0.9}})
+        tiny_pipeline, "knee", 3, 2, 11, tmp_path / "late", ONE, order=RunOptions(options={"refiner": {"start": 0.9}})
     )
     synthesize(tiny_pipeline, "knee", 3, 2, 11, tmp_path / "never", unrefined)
 
@@ -141,7 +141,7 @@ def test_a_prepared_set_whose_masks_cannot_be_read_ends_the_run_with_one_sentenc
             11,
             tmp_path / "set",
             ONE,
-            order=Order(masks=tmp_path / "prepared", split="train"),
+            order=RunOptions(masks=tmp_path / "prepared", split="train"),
         )
     assert "Traceback" not in str(caught.value)
 

@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 from medgen3d import cli
 from medgen3d.artifacts.prepared_set import PreparedSet
 from medgen3d.artifacts.synthetic_set import SyntheticSet
-from medgen3d.artifacts.usefulness import Usefulness, read_usefulness, write_usefulness
+from medgen3d.artifacts.usefulness_results import UsefulnessResults, read_usefulness, write_usefulness
 from medgen3d.config.load import load_config
 from medgen3d.core.hashing import sha256_of
 from medgen3d.evaluation.usefulness import usefulness
@@ -49,7 +49,7 @@ def said(root, prepared, copy_as_pairs) -> str:
 
 
 @pytest.fixture
-def results(said, root) -> Usefulness:
+def results(said, root) -> UsefulnessResults:
     return read_usefulness(root / "study")
 
 

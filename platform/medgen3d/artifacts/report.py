@@ -4,8 +4,8 @@ from typing import Self
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, model_validator
 
-from medgen3d.artifacts.figures import Figure, Section
 from medgen3d.artifacts.manifest import SyntheticSetInfo
+from medgen3d.artifacts.report_parts import Metric, ReportSection
 
 
 class _Part(BaseModel):
@@ -85,7 +85,7 @@ class Report(_Part):
     train: SetDescription | None
     pipeline: EvaluatedPipeline
     verdicts: list[Verdict]
-    sections: list[Section]
+    sections: list[ReportSection]
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> Self:
@@ -104,7 +104,7 @@ class Report(_Part):
         return bool(self.verdicts) and all(verdict.passed for verdict in self.verdicts)
 
     @property
-    def figures(self) -> list[Figure]:
+    def figures(self) -> list[Metric]:
         return [figure for section in self.sections for figure in section.figures]
 
     @property

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from medgen3d.artifacts.page import as_html
 from medgen3d.artifacts.report import Report
+from medgen3d.artifacts.report_page import as_html
 from medgen3d.artifacts.versioned_json import read_versioned, write_versioned
 
 

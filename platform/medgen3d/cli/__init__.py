@@ -272,10 +272,10 @@ def pipeline_promote(
     """Make a version of a pipeline (by default the candidate) its champion, if its report says that it is good."""
     tracking = _tracking(config, preset, override)
     from medgen3d.artifacts.report_files import read_report
-    from medgen3d.registry.promotion import promote, standing
+    from medgen3d.registry.promotion import promote, promotion_note
 
     promoted = promote(tracking, reference, read_report(report) if report else None, force=force)
-    console.say(f"{promoted}, now the champion (report: {standing(promoted)})")
+    console.say(f"{promoted}, now the champion (report: {promotion_note(promoted)})")
 
 
 @pipeline_app.command("list", epilog="Example: medgen3d pipeline list")
@@ -283,10 +283,16 @@ def pipeline_list(config: ConfigFile = None, preset: Presets = None, override: O
     """List every pipeline and its versions."""
     tracking = _tracking(config, preset, override)
     from medgen3d.registry.pipeline import list_pipelines
-    from medgen3d.registry.promotion import standing
+    from medgen3d.registry.promotion import promotion_note
 
     rows = [
-        (name, version.number, ", ".join(version.aliases), f"{version.created:%Y-%m-%d %H:%M UTC}", standing(version))
+        (
+            name,
+            version.number,
+            ", ".join(version.aliases),
+            f"{version.created:%Y-%m-%d %H:%M UTC}",
+            promotion_note(version),
+        )
         for name, versions in list_pipelines(tracking).items()
         for version in versions
     ]
@@ -300,13 +306,13 @@ def pipeline_show(
     """Show what a version of a pipeline pins."""
     tracking = _tracking(config, preset, override)
     from medgen3d.registry.pipeline import describe
-    from medgen3d.registry.promotion import standing
+    from medgen3d.registry.promotion import promotion_note
 
     found = describe(tracking, reference)
     rows = [(stage, bundle.model, bundle.version, bundle.weights_sha256) for stage, bundle in found.info.stages.items()]
     console.show_table(str(found.version), ("stage", "bundle", "version", "SHA-256 of the weights"), rows)
     console.say(found.info.model_dump_json(indent=2, exclude={"stages"}))
-    console.say(f"Report: {standing(found.version) or 'none'}")
+    console.say(f"Report: {promotion_note(found.version) or 'none'}")
 
 
 @pipeline_app.command("export", epilog="Example: medgen3d pipeline export hippocampus@3 --out hippocampus --half")
@@ -393,7 +399,7 @@ def usefulness(
     console.begin_logging(verbose=verbose)
     from dataclasses import replace
 
-    from medgen3d.recipes.usefulness.plan import plan_study, results_so_far
+    from medgen3d.recipes.usefulness_study.plan import plan_study, results_so_far
 
     study = plan_study(data, out, experiment, sizes=sizes, num_seeds=seeds, num_pairs=synthetic, pipeline=pipeline)
     left = study.unfinished(results_so_far(study))
@@ -408,7 +414,7 @@ def usefulness(
     from medgen3d.recipes.cluster import connect, settle_gpus
 
     with connect(address, verbose=verbose), console.progress() as show:
-        from medgen3d.recipes.usefulness.study import run_study
+        from medgen3d.recipes.usefulness_study.study import run_study
 
         results = run_study(replace(study, config=settle_gpus(experiment)), show)
     _show_usefulness(results)
@@ -498,7 +504,7 @@ def evaluate(
 
 
 def _show_verdicts(report: Any) -> None:
-    from medgen3d.artifacts.page import number, outcome
+    from medgen3d.artifacts.report_page import number, outcome
 
     rows = [
         (each.figure, each.goal, number(each.value), number(each.floor), number(each.ratio), outcome(each))

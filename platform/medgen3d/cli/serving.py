@@ -36,7 +36,7 @@ def tokens_create(
 ) -> None:
     """Make a token. It is shown once, on stdout, and kept nowhere; a running service takes it at once."""
     path = _tokens_file(config, preset, override)
-    from medgen3d.serving.tokens import create_token
+    from medgen3d.serving.security.tokens import create_token
 
     token, entry = create_token(path, owner, scope or ("synthesize",), days)
     console.say(token)
@@ -48,7 +48,7 @@ def tokens_create(
 def tokens_list(config: ConfigFile = None, preset: Presets = None, override: Overrides = None) -> None:
     """List the tokens, without themselves."""
     path = _tokens_file(config, preset, override)
-    from medgen3d.serving.tokens import list_tokens
+    from medgen3d.serving.security.tokens import list_tokens
 
     now = datetime.now(UTC)
     rows = []
@@ -68,7 +68,7 @@ def tokens_revoke(
 ) -> None:
     """Revoke a token; a running service refuses it from the next request on."""
     path = _tokens_file(config, preset, override)
-    from medgen3d.serving.tokens import revoke_token
+    from medgen3d.serving.security.tokens import revoke_token
 
     entry = revoke_token(path, token_id)
     console.say(f"Revoked token {entry.id} of {entry.owner}")
@@ -149,7 +149,7 @@ def _slices(text: str | None) -> list[int] | None:
 
 def _tokens_file(config: Path | None, preset: list[str] | None, override: list[str] | None) -> Path:
     experiment = configuration(config, preset, override)
-    from medgen3d.serving.tokens import TOKENS
+    from medgen3d.serving.security.tokens import TOKENS
 
     folder: Path = experiment.serving_dir
     return folder / TOKENS

@@ -63,10 +63,10 @@ def synthesize(
     console.begin_logging(verbose=verbose)
     from medgen3d.config.load import named_options
     from medgen3d.recipes.cluster import connect, settle_gpus
-    from medgen3d.recipes.gates import gate_rules
+    from medgen3d.recipes.gate_rules import gate_rules
     from medgen3d.registry.pipeline import resolve_pipeline
     from medgen3d.registry.tracking import Tracking
-    from medgen3d.synthesis.order import Order, known_format
+    from medgen3d.synthesis.run_options import RunOptions, known_format
 
     kind = known_format(file_format)
     found = resolve_pipeline(Tracking.of(experiment.storage), pipeline)
@@ -75,7 +75,7 @@ def synthesize(
         if notice:
             console.notice(f"Notice: {notice}")
     command = shlex.join(["medgen3d", *sys.argv[1:]])
-    order = Order(
+    order = RunOptions(
         plan=plan,
         masks=masks,
         split=split,
@@ -122,10 +122,10 @@ def status(
     as_json: Annotated[bool, typer.Option("--json", help="The status file as it is.")] = False,
 ) -> None:
     """Show how far a run is that works, or worked, into a folder."""
-    from medgen3d.artifacts.job_status import JobStatus
+    from medgen3d.artifacts.run_status import RunStatus
     from medgen3d.artifacts.storage import Folder
 
-    found = JobStatus.read(Folder.of(folder))
+    found = RunStatus.read(Folder.of(folder))
     if as_json:
         console.say(found.model_dump_json(indent=1))
         return

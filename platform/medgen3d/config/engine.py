@@ -4,14 +4,14 @@ from typing import Annotated, Self
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
-from medgen3d.config.section import Section
+from medgen3d.config.section import ConfigSection
 
 NonNegativeInt = Annotated[int, Field(ge=0)]
 WIDTHS = {"cpu": 1, "cuda": 8}
 """Rows or cases in lock-step where nothing is chosen, by kind of device: CPUs gain little by more."""
 
 
-class StageReplicas(Section):
+class StageReplicas(ConfigSection):
     """The processes of one stage."""
 
     min_replicas: NonNegativeInt = 1
@@ -37,7 +37,7 @@ class StageReplicas(Section):
         return self
 
 
-class EngineConfig(Section):
+class EngineConfig(ConfigSection):
     """How the three stages are spread over processes, and how models come and go."""
 
     mask_generator: StageReplicas = StageReplicas(max_replicas=2)

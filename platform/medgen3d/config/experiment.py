@@ -11,7 +11,7 @@ import yaml
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from medgen3d.config.engine import EngineConfig
-from medgen3d.config.section import Section
+from medgen3d.config.section import ConfigSection
 from medgen3d_stages.image_sequence_generator.config import ImageSequenceGeneratorConfig
 from medgen3d_stages.mask_generator.config import MaskGeneratorConfig
 from medgen3d_stages.refiner.config import RefinerConfig
@@ -24,7 +24,7 @@ NonNegativeInt = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
-class IngestConfig(Section):
+class IngestConfig(ConfigSection):
     """How raw volumes become the prepared set."""
 
     modality: Literal["CT", "MR"] | None = None
@@ -60,7 +60,7 @@ class IngestConfig(Section):
         return self
 
 
-class StageTraining(Section):
+class StageTraining(ConfigSection):
     """How one stage is trained."""
 
     steps: PositiveInt = 3000
@@ -107,7 +107,7 @@ class SegmenterTraining(StageTraining):
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.99
 
 
-class TrainingConfig(Section):
+class TrainingConfig(ConfigSection):
     """How each stage is trained."""
 
     mask_generator: StageTraining = StageTraining()
@@ -116,7 +116,7 @@ class TrainingConfig(Section):
     segmenter: SegmenterTraining = SegmenterTraining()
 
 
-class ClusterConfig(Section):
+class ClusterConfig(ConfigSection):
     """What a training run takes of the Ray cluster."""
 
     num_workers: PositiveInt = 1
@@ -133,7 +133,7 @@ class ClusterConfig(Section):
     """Wait for machines that an autoscaler may still add, instead of refusing what the cluster has no room for."""
 
 
-class StageActors(Section):
+class StageActors(ConfigSection):
     """Processes per stage."""
 
     mask_generator: PositiveInt = 1
@@ -141,7 +141,7 @@ class StageActors(Section):
     refiner: PositiveInt = 1
 
 
-class SynthesisConfig(Section):
+class SynthesisConfig(ConfigSection):
     """How pairs are synthesised in bulk."""
 
     batch: PositiveInt | None = None
@@ -168,7 +168,7 @@ class SynthesisConfig(Section):
     """Alignment gate: smallest mean Dice of a case's mask and what the registered segmenter finds in its image."""
 
 
-class UsefulnessConfig(Section):
+class UsefulnessConfig(ConfigSection):
     """How the segmenters of a usefulness study are trained, beside `segmenter` and `training.segmenter`."""
 
     real_share: Annotated[float, Field(gt=0, lt=1)] = 0.5
@@ -181,7 +181,7 @@ class UsefulnessConfig(Section):
     """Share of a GPU that Ray sets aside for each trial."""
 
 
-class StorageConfig(Section):
+class StorageConfig(ConfigSection):
     """Where runs, checkpoints and the registry live; every machine of a cluster must see the same folder."""
 
     root: Path = Path("medgen3d-runs")
@@ -204,7 +204,7 @@ class StorageConfig(Section):
         return self.root.absolute() / "training"
 
 
-class ServingConfig(Section):
+class ServingConfig(ConfigSection):
     """How pairs are served over HTTP, and what of it one client may have."""
 
     pipelines: tuple[str, ...] = ("builtin/hippocampus",)
@@ -256,7 +256,7 @@ class ServingConfig(Section):
         return self
 
 
-class ExperimentConfig(Section):
+class ExperimentConfig(ConfigSection):
     """Everything that can be chosen, in one tree."""
 
     seed: NonNegativeInt = 0

@@ -3,7 +3,7 @@
 from pydantic import BaseModel, ConfigDict
 
 
-class Section(BaseModel):
+class ConfigSection(BaseModel):
     """A part of the tree. Stage dataclasses inside it inherit `extra="forbid"` (tested).
 
     Lax types on purpose: YAML 1.1 reads `3e-4` as text, and pydantic then makes the number of it.

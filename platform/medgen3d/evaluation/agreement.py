@@ -10,12 +10,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from medgen3d.artifacts.figures import Cell, Figure, Picture, Section, Table
 from medgen3d.artifacts.plots import histogram_grid
+from medgen3d.artifacts.report_parts import Cell, Metric, Picture, ReportSection, Table
 from medgen3d.core.labels import LabelTable
-from medgen3d.evaluation.findings import Findings
-from medgen3d.evaluation.floor import bootstrap_interval
 from medgen3d.evaluation.judge import Judge
+from medgen3d.evaluation.real_floor import bootstrap_interval
+from medgen3d.evaluation.section_result import SectionResult
 
 TOLERANCE_MM = 1.0
 """Surfaces closer than this agree, as in the Medical Segmentation Decathlon's surface Dice of the hippocampus."""
@@ -89,7 +89,7 @@ def agreement(
     labels: LabelTable,
     rng: np.random.Generator,
     judge_name: str,
-) -> Findings:
+) -> SectionResult:
     """The section of the report.
 
     Args:
@@ -113,7 +113,7 @@ def agreement(
     )
     caption = f"At most {MAX_PLOTTED} labels, those with the lowest Dice on synthetic cases."
     alt = "For every label, histograms of Dice, surface Dice and HD95 over the real and over the synthetic cases."
-    section = Section(
+    section = ReportSection(
         name="agreement",
         title="Agreement of image and mask",
         about=about,
@@ -121,7 +121,7 @@ def agreement(
         tables=[Table(title="Means over the cases", columns=columns, rows=rows)],
         pictures=[Picture(file=PLOT, caption=caption, alt=alt)],
     )
-    return Findings(section=section, pictures={PLOT: _plot(labels, real, synthetic)})
+    return SectionResult(section=section, pictures={PLOT: _plot(labels, real, synthetic)})
 
 
 def _plot(labels: LabelTable, real: Sequence[AgreementMeasures], synthetic: Sequence[AgreementMeasures]) -> bytes:
@@ -133,11 +133,11 @@ def _plot(labels: LabelTable, real: Sequence[AgreementMeasures], synthetic: Sequ
     return histogram_grid(first, second, [labels.titles[place + 1] for place in worst], list(_MEASURES.values()))
 
 
-def _gap(real: NDArray[np.float64], synthetic: NDArray[np.float64], rng: np.random.Generator) -> Figure:
+def _gap(real: NDArray[np.float64], synthetic: NDArray[np.float64], rng: np.random.Generator) -> Metric:
     title, cases = "Dice gap: held-out real minus synthetic", [_case_means(real), _case_means(synthetic)]
     if not all(len(each) for each in cases):
-        return Figure(name="agreement.dice_gap", title=title, value=None, num=0, note="no case holds a label")
-    return Figure(
+        return Metric(name="agreement.dice_gap", title=title, value=None, num=0, note="no case holds a label")
+    return Metric(
         name="agreement.dice_gap",
         title=title,
         value=float(cases[0].mean() - cases[1].mean()),
@@ -155,15 +155,15 @@ def _per_label(
     real: Sequence[AgreementMeasures],
     synthetic: Sequence[AgreementMeasures],
     rng: np.random.Generator,
-) -> Figure:
+) -> Metric:
     """A label's mean; the ceiling stands in the note, since a figure's floor is a distance."""
     name = f"agreement.{measure.removesuffix('_mm')}.{labels.keys[place + 1]}"
     title = f"{_MEASURES[measure].removesuffix(' [mm]')}, {labels.titles[place + 1]}"
     unit = "mm" if measure.endswith("_mm") else ""
     ceiling, values = (_values(measure, place, cases) for cases in (real, synthetic))
     if not len(values):
-        return Figure(name=name, title=title, value=None, num=0, unit=unit, note="no synthetic case has the label")
-    return Figure(
+        return Metric(name=name, title=title, value=None, num=0, unit=unit, note="no synthetic case has the label")
+    return Metric(
         name=name,
         title=title,
         value=float(values.mean()),

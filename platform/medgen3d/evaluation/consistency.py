@@ -7,10 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.signal import periodogram
 
-from medgen3d.artifacts.figures import Figure, Picture, Section
 from medgen3d.artifacts.plots import spectrum_plot
-from medgen3d.evaluation.distances import distance_figure
-from medgen3d.evaluation.findings import Findings
+from medgen3d.artifacts.report_parts import Metric, Picture, ReportSection
+from medgen3d.evaluation.metrics import distance_metric
+from medgen3d.evaluation.section_result import SectionResult
 from medgen3d.measures.mask_measures import Mask, ratio, slice_counts
 
 VIEWS = ("axial", "coronal", "sagittal")  # slices stacked along D, H and W
@@ -62,7 +62,7 @@ def consistency(
     real: Sequence[ConsistencyMeasures],
     synthetic: Sequence[ConsistencyMeasures],
     rng: np.random.Generator,
-) -> Findings:
+) -> SectionResult:
     """Compare synthetic with real pairs, axis by axis.
 
     Args:
@@ -71,14 +71,14 @@ def consistency(
         rng: Draws the groups.
     """
     all_real, all_synthetic = _stacked(real), _stacked(synthetic)
-    section = Section(
+    section = ReportSection(
         name="consistency",
         title="Through-plane consistency",
         about=_ABOUT,
         figures=[figure for axis in range(3) for figure in _figures(all_real, all_synthetic, axis, rng)],
         pictures=[_caption()],
     )
-    return Findings(
+    return SectionResult(
         section=section, pictures={_SPECTRA: spectrum_plot(all_real.spectrum, all_synthetic.spectrum, VIEWS)}
     )
 
@@ -112,11 +112,11 @@ def _spectrum(differences: NDArray[np.floating[Any]], axis: int) -> NDArray[np.f
 
 def _figures(
     real: ConsistencyMeasures, synthetic: ConsistencyMeasures, axis: int, rng: np.random.Generator
-) -> list[Figure]:
+) -> list[Metric]:
     """The three figures of a view; the arrays have the cases in front."""
     view = VIEWS[axis]
     scalars = [
-        distance_figure(
+        distance_metric(
             f"consistency.{name}.{view}",
             f"{view}: {title}",
             (getattr(real, name)[:, axis], getattr(synthetic, name)[:, axis]),
@@ -132,7 +132,7 @@ def _figures(
     title = f"{view}: spectrum of the steps"
     return [
         *scalars,
-        distance_figure(
+        distance_metric(
             f"consistency.spectrum.{view}", title, spectra, rng, unit="decades", distance=_spectral_distance
         ),
     ]

@@ -6,15 +6,15 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from medgen3d.artifacts.figures import Figure, Picture, Section
 from medgen3d.artifacts.plots import intensity_plot
-from medgen3d.evaluation.distances import floored_figure
+from medgen3d.artifacts.report_parts import Metric, Picture, ReportSection
 from medgen3d.evaluation.diversity import Thumbnail, similarities, thumbnail
 from medgen3d.evaluation.extractors import KINDS, VIEWS, Extractor, ViewFeatures
 from medgen3d.evaluation.feature_distances import Features, frechet_distance, kernel_distance
-from medgen3d.evaluation.findings import Findings
-from medgen3d.evaluation.floor import against_floor, bootstrap_interval
 from medgen3d.evaluation.intensities import intensity, intensity_histogram
+from medgen3d.evaluation.metrics import floored_metric
+from medgen3d.evaluation.real_floor import against_floor, bootstrap_interval
+from medgen3d.evaluation.section_result import SectionResult
 
 INTENSITY_PLOT = "intensities.png"
 _NUM_PLOTTED_BINS = 64  # integer intensities leave a comb in finer ones
@@ -66,7 +66,7 @@ def fidelity(
     synthetic: Sequence[CaseFidelity],
     extractors: Sequence[ExtractorIdentity],
     rng: np.random.Generator,
-) -> Findings:
+) -> SectionResult:
     """The section "fidelity".
 
     Args:
@@ -83,9 +83,9 @@ def fidelity(
     histograms = [[case.histogram for case in cases] for cases in (real, synthetic)]
     title = "Intensity histograms: 1-Wasserstein distance"
     found = intensity(histograms[0], histograms[1], rng)
-    figures.append(floored_figure("fidelity.intensity", title, found, unit="shares of the intensity range"))
-    return Findings(
-        section=Section(
+    figures.append(floored_metric("fidelity.intensity", title, found, unit="shares of the intensity range"))
+    return SectionResult(
+        section=ReportSection(
             name="fidelity", title="Fidelity", about=_about(extractors), figures=figures, pictures=[_PICTURE]
         ),
         pictures={INTENSITY_PLOT: intensity_plot(*[_plotted(group) for group in histograms])},
@@ -97,7 +97,7 @@ def feature_figures(
     synthetic: Sequence[ViewFeatures],
     extractor: str,
     rng: np.random.Generator,
-) -> list[Figure]:
+) -> list[Metric]:
     """FID and KID per view; groups are of whole cases, whose vectors are pooled.
 
     Args:
@@ -116,13 +116,13 @@ def feature_figures(
     return figures
 
 
-def diversity_figure(real: Sequence[Thumbnail], synthetic: Sequence[Thumbnail], rng: np.random.Generator) -> Figure:
+def diversity_figure(real: Sequence[Thumbnail], synthetic: Sequence[Thumbnail], rng: np.random.Generator) -> Metric:
     """Mean MS-SSIM among synthetic cases, beside that among real ones."""
     name, title = "fidelity.ms_ssim", "MS-SSIM of random pairs of images"
     among_real, among_synthetic = similarities(real, rng), similarities(synthetic, rng)
     if not len(among_synthetic):
-        return Figure(name=name, title=title, value=None, num=0, note="It needs two synthetic cases.")
-    return Figure(
+        return Metric(name=name, title=title, value=None, num=0, note="It needs two synthetic cases.")
+    return Metric(
         name=name,
         title=title,
         value=float(among_synthetic.mean()),
@@ -141,12 +141,12 @@ def _feature_figure(
     synthetic: Sequence[Features],
     distance: Distance,
     rng: np.random.Generator,
-) -> Figure:
+) -> Metric:
     if min(len(real) // 2, len(synthetic)) < 2:
         note = "It needs 4 real and 2 synthetic cases."
-        return Figure(name=name, title=title, value=None, num=min(len(real) // 2, len(synthetic)), note=note)
+        return Metric(name=name, title=title, value=None, num=min(len(real) // 2, len(synthetic)), note=note)
     note = "0 is expected where nothing differs, of the floor as well." if distance is kernel_distance else ""
-    return floored_figure(name, title, against_floor(real, synthetic, distance, rng), note=note)
+    return floored_metric(name, title, against_floor(real, synthetic, distance, rng), note=note)
 
 
 def _about(extractors: Sequence[ExtractorIdentity]) -> str:

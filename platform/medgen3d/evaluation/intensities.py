@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import wasserstein_distance
 
-from medgen3d.evaluation.floor import Floored, against_floor
+from medgen3d.evaluation.real_floor import Floored, against_floor
 
 NUM_BINS = 256
 PERCENTILES = (0.5, 99.5)

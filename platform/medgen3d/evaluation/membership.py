@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from medgen3d.artifacts.figures import Figure
-from medgen3d.evaluation.floor import bootstrap_interval
+from medgen3d.artifacts.report_parts import Metric
+from medgen3d.evaluation.real_floor import bootstrap_interval
 
 if TYPE_CHECKING:  # torch is loaded when a stage is
     from medgen3d_stages.arrays import Example
@@ -63,10 +63,10 @@ def membership_auc(train: Sequence[float], held_out: Sequence[float], rng: np.ra
 
 def membership_figure(
     stage: str, train: Sequence[float], held_out: Sequence[float], rng: np.random.Generator
-) -> Figure:
+) -> Metric:
     """`novelty.membership.<stage>`, for the section of novelty; see `membership_auc`."""
     found = membership_auc(train, held_out, rng)
-    return Figure(
+    return Metric(
         name=f"novelty.membership.{stage}",
         title=f"Membership inference, {stage.replace('_', ' ')}: AUC",
         value=found.auc,

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from medgen3d.artifacts.figures import Figure
 from medgen3d.artifacts.prepared_set import PreparedSet
+from medgen3d.artifacts.report_parts import Metric
 from medgen3d.core.seeds import stream_seed
-from medgen3d.evaluation.findings import Findings, MapItems
-from medgen3d.evaluation.measures import Measured
+from medgen3d.evaluation.case_measurements import SetMeasurements
 from medgen3d.evaluation.membership import membership_figure, membership_scores
 from medgen3d.evaluation.novelty import novelty
+from medgen3d.evaluation.section_result import MapItems, SectionResult
 from medgen3d.evaluation.sets import LabelledSet, Sets
 from medgen3d.measures.fingerprints import nearest
 
@@ -29,11 +29,11 @@ MAX_MEMBERS = 40
 def memorisation(
     sets: Sets,
     train: LabelledSet,
-    measured: Measured,
+    measured: SetMeasurements,
     stages: "Mapping[str, TrainedStage]",
     map_items: MapItems,
     rng: np.random.Generator,
-) -> Findings:
+) -> SectionResult:
     """The section "novelty".
 
     Args:
@@ -54,12 +54,12 @@ def memorisation(
 
 def _membership(
     trained: "TrainedStage", real: LabelledSet, train: LabelledSet, map_items: MapItems, rng: np.random.Generator
-) -> Figure:
+) -> Metric:
     stage, known, new = trained.stage.name, train.prepared, real.prepared
     if known is None or new is None or known.info.plane != new.info.plane:
         note = "It needs real and training cases from prepared sets with the same plane."
         name = f"novelty.membership.{stage}"
-        return Figure(name=name, title=f"Membership inference, {stage}: AUC", value=None, num=0, note=note)
+        return Metric(name=name, title=f"Membership inference, {stage}: AUC", value=None, num=0, note=note)
     of_known, of_new = (
         map_items(f"membership, {stage}", partial(_score, trained, prepared), _spread(labelled.case_ids))
         for prepared, labelled in ((known, train), (new, real))

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from medgen3d.artifacts.figures import Picture, Section
 from medgen3d.artifacts.pictures import Case, montage
-from medgen3d.evaluation.findings import Findings
+from medgen3d.artifacts.report_parts import Picture, ReportSection
+from medgen3d.evaluation.section_result import SectionResult
 from medgen3d.evaluation.sets import LabelledSet
 
 NUM_PICTURED = 4
@@ -27,13 +27,13 @@ _ALONE = Picture(
 )
 
 
-def pictures(real: LabelledSet, synthetic: LabelledSet) -> Findings:
+def pictures(real: LabelledSet, synthetic: LabelledSet) -> SectionResult:
     """Draw a few cases of each set; they are read here."""
     names = dict(enumerate(real.labels.titles))
     real_cases, synthetic_cases = _pictured(real, "real"), _pictured(synthetic, "synthetic")
     beside = [case for row in zip(real_cases, synthetic_cases, strict=False) for case in row]  # as far as both reach
-    return Findings(
-        section=Section(name="pictures", title="Pictures", about=_ABOUT, pictures=[_BESIDE, _ALONE]),
+    return SectionResult(
+        section=ReportSection(name="pictures", title="Pictures", about=_ABOUT, pictures=[_BESIDE, _ALONE]),
         pictures={
             _BESIDE.file: montage(beside, names, synthetic.spacing_mm, num_columns=2),
             _ALONE.file: montage(synthetic_cases, names, synthetic.spacing_mm, num_columns=2),

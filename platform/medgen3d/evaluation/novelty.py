@@ -6,10 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binomtest
 
-from medgen3d.artifacts.figures import Cell, Figure, Picture, Section, Table
 from medgen3d.artifacts.pictures import Case, montage
 from medgen3d.artifacts.plots import histogram_grid
-from medgen3d.evaluation.findings import Findings
+from medgen3d.artifacts.report_parts import Cell, Metric, Picture, ReportSection, Table
+from medgen3d.evaluation.section_result import SectionResult
 from medgen3d.evaluation.sets import LabelledSet
 from medgen3d.measures.fingerprints import Nearest, threshold
 
@@ -35,8 +35,8 @@ def novelty(
     held_out: Sequence[Nearest],
     synthetic_set: LabelledSet,
     train_set: LabelledSet,
-    membership: Sequence[Figure],
-) -> Findings:
+    membership: Sequence[Metric],
+) -> SectionResult:
     """The section "novelty".
 
     Args:
@@ -47,8 +47,8 @@ def novelty(
         membership: One `membership_figure` per stage.
     """
     ours, theirs = _similarities(synthetic), _similarities(held_out)
-    return Findings(
-        section=Section(
+    return SectionResult(
+        section=ReportSection(
             name="novelty",
             title="Novelty",
             about=_ABOUT,
@@ -80,7 +80,7 @@ def _similarities(cases: Sequence[Nearest]) -> dict[str, Similarities]:
     return found
 
 
-def _share_figures(synthetic: dict[str, Similarities], held_out: dict[str, Similarities]) -> list[Figure]:
+def _share_figures(synthetic: dict[str, Similarities], held_out: dict[str, Similarities]) -> list[Metric]:
     measures = [measure for measure in _MEASURES if measure in synthetic and measure in held_out]
     flags = {measure: near_copies(synthetic[measure], held_out[measure]) for measure in measures}
     floors = {measure: _among_themselves(held_out[measure]) for measure in measures}
@@ -101,9 +101,9 @@ def _among_themselves(held_out: Similarities) -> Flags:
     return np.array(flags, dtype=bool)
 
 
-def _share(name: str, title: str, flags: Flags, floor: Flags) -> Figure:
+def _share(name: str, title: str, flags: Flags, floor: Flags) -> Metric:
     interval = binomtest(int(flags.sum()), len(flags)).proportion_ci(method="wilson")
-    return Figure(
+    return Metric(
         name=name,
         title=title,
         value=float(flags.mean()),

@@ -8,7 +8,7 @@ from typing import Any
 import ray
 
 from medgen3d.core.errors import Medgen3dError
-from medgen3d.evaluation.findings import Item, MapItems, Result
+from medgen3d.evaluation.section_result import Item, MapItems, Result
 
 Progress = Callable[[str, int, int], None]
 """(what, done, total)."""

@@ -7,11 +7,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from medgen3d.artifacts.figures import Cell, Figure, Picture, Section, Table
 from medgen3d.artifacts.plots import histogram_grid, label_volume_plot
+from medgen3d.artifacts.report_parts import Cell, Metric, Picture, ReportSection, Table
 from medgen3d.core.labels import LabelTable
-from medgen3d.evaluation.distances import difference_figure, distance_figure, measured
-from medgen3d.evaluation.findings import Findings
+from medgen3d.evaluation.metrics import difference_metric, distance_metric, known_only
+from medgen3d.evaluation.section_result import SectionResult
 from medgen3d.measures.mask_measures import MaskMeasures, measure_mask, ratio
 
 __all__ = ["MaskMeasures", "measure_mask", "plausibility"]  # a section's module gives both of its steps
@@ -28,7 +28,7 @@ _ABOUT = (
 
 def plausibility(
     real: Sequence[MaskMeasures], synthetic: Sequence[MaskMeasures], labels: LabelTable, rng: np.random.Generator
-) -> Findings:
+) -> SectionResult:
     """Compare synthetic with real masks, label by label and pair by pair.
 
     Args:
@@ -40,7 +40,7 @@ def plausibility(
     compared = _Compared(_stacked(real), _stacked(synthetic), labels)
     found = [*_of_labels(compared, rng), *_of_pairs(compared, rng)]
     plotted = _worst_labels(found, len(labels))
-    section = Section(
+    section = ReportSection(
         name="plausibility",
         title="Plausibility of masks",
         about=_ABOUT,
@@ -48,7 +48,7 @@ def plausibility(
         tables=[_worst(found), *_without_ratio(found), _per_label(compared)],
         pictures=_captions(compared, plotted),
     )
-    return Findings(section=section, pictures=_pictures(compared, plotted))
+    return SectionResult(section=section, pictures=_pictures(compared, plotted))
 
 
 class _Compared(NamedTuple):
@@ -62,7 +62,7 @@ class _Compared(NamedTuple):
 class _Found(NamedTuple):
     """A figure, what it is about and which label; None where it is about a pair."""
 
-    figure: Figure
+    figure: Metric
     subject: str
     measure: str
     label: int | None
@@ -98,7 +98,7 @@ def _of_labels(compared: _Compared, rng: np.random.Generator) -> Iterator[_Found
     for label in range(1, len(labels)):
         key, title = labels.keys[label], labels.titles[label]
         for measure in _MEASURES:
-            figure = distance_figure(
+            figure = distance_metric(
                 f"plausibility.{measure.name}.{key}",
                 f"{title}: {measure.title}",
                 (measure.of(compared.real)[:, label], measure.of(compared.synthetic)[:, label]),
@@ -110,26 +110,26 @@ def _of_labels(compared: _Compared, rng: np.random.Generator) -> Iterator[_Found
             yield _Found(figure, title, "difference", label)
 
 
-def _differences(compared: _Compared, label: int, rng: np.random.Generator) -> list[Figure]:
+def _differences(compared: _Compared, label: int, rng: np.random.Generator) -> list[Metric]:
     """Synthetic minus real means; they have no floor, so the worst are not sought among them."""
     real, synthetic, labels = compared
     key, title = labels.keys[label], labels.titles[label]
     volumes = real.volume_ml[:, label], synthetic.volume_ml[:, label]
     return [
-        difference_figure(
+        difference_metric(
             f"plausibility.volume_difference.{key}",
             f"{title}: mean volume, (synthetic - real) / real",
             (ratio(volumes[0], volumes[0].mean()), ratio(volumes[1], volumes[0].mean())),
             rng,
         ),
-        difference_figure(
+        difference_metric(
             f"plausibility.components_difference.{key}",
             f"{title}: mean components, |synthetic - real|",
             (real.num_components[:, label], synthetic.num_components[:, label]),
             rng,
             absolute=True,
         ),
-        difference_figure(
+        difference_metric(
             f"plausibility.presence_difference.{key}",
             f"{title}: share of cases with it, synthetic - real",
             (np.sign(volumes[0]), np.sign(volumes[1])),
@@ -146,15 +146,15 @@ def _of_pairs(compared: _Compared, rng: np.random.Generator) -> Iterator[_Found]
         touching = _touching(real, first, second), _touching(synthetic, first, second)
         if any(np.nansum(shares) > 0 for shares in touching):
             title = f"{labels.titles[first]} and {labels.titles[second]}"
-            figure = distance_figure(
+            figure = distance_metric(
                 f"plausibility.adjacency.{key}", f"{title}: shared surface", touching, rng, unit="share"
             )
             yield _Found(figure, title, "shared surface", None)
         above = _above(real, first, second), _above(synthetic, first, second)
-        if len(measured(above[0])):
+        if len(known_only(above[0])):
             title = f"{labels.titles[second]} above {labels.titles[first]}"
             note = f"Above in {_share_above(above[0])} of the real and {_share_above(above[1])} of the synthetic cases."
-            figure = distance_figure(
+            figure = distance_metric(
                 f"plausibility.order.{key}", f"{title}: centres along D", above, rng, unit="share", note=note
             )
             yield _Found(figure, title, "order along D", None)
@@ -171,7 +171,7 @@ def _above(cases: MaskMeasures, first: int, second: int) -> NDArray[np.float64]:
 
 
 def _share_above(above: NDArray[np.float64]) -> str:
-    known = measured(above)
+    known = known_only(above)
     return f"{np.mean(known > 0):.0%}" if len(known) else "none"
 
 
@@ -240,7 +240,7 @@ def _label_row(compared: _Compared, label: int) -> list[Cell]:
 
 
 def _spread(values: NDArray[np.generic]) -> str | None:
-    known = measured(values.astype(np.float64))
+    known = known_only(values.astype(np.float64))
     if not len(known):
         return None
     return " ± ".join(f"{each:,.0f}" if each >= 100 else f"{each:.3g}" for each in (known.mean(), known.std()))
@@ -268,7 +268,7 @@ def _pictures(compared: _Compared, plotted: list[int]) -> dict[str, bytes]:
     titles = [labels.titles[label] for label in plotted]
     volumes = [dict(zip(titles, cases.volume_ml[:, plotted].T.tolist(), strict=True)) for cases in (real, synthetic)]
     grids = [
-        [[measured(measure.of(cases)[:, label]) for measure in _PLOTTED] for label in plotted]
+        [[known_only(measure.of(cases)[:, label]) for measure in _PLOTTED] for label in plotted]
         for cases in (real, synthetic)
     ]
     columns = [f"{measure.title} [{measure.unit}]" if measure.unit else measure.title for measure in _PLOTTED]

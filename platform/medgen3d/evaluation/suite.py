@@ -7,21 +7,21 @@ from pathlib import Path
 
 import numpy as np
 
-from medgen3d.artifacts.figures import Section
-from medgen3d.artifacts.gates import Gate, judge_figures
+from medgen3d.artifacts.goals import Goal, judge_metrics
 from medgen3d.artifacts.provenance import code_version
 from medgen3d.artifacts.report import EvaluatedPipeline, Report
 from medgen3d.artifacts.report_files import write_report
+from medgen3d.artifacts.report_parts import ReportSection
 from medgen3d.core.errors import Medgen3dError
 from medgen3d.core.seeds import stream_seed
 from medgen3d.evaluation.agreement import agreement
+from medgen3d.evaluation.case_measurements import Instruments, SetMeasurements, measure_sets
 from medgen3d.evaluation.consistency import consistency
 from medgen3d.evaluation.fidelity import ExtractorIdentity, fidelity
-from medgen3d.evaluation.findings import Findings, MapItems, map_here
-from medgen3d.evaluation.measures import Instruments, Measured, measure_sets
 from medgen3d.evaluation.memorisation import memorisation
 from medgen3d.evaluation.montages import pictures
 from medgen3d.evaluation.plausibility import plausibility
+from medgen3d.evaluation.section_result import MapItems, SectionResult, map_here
 from medgen3d.evaluation.sets import Sets
 from medgen3d.evaluation.usefulness import usefulness
 
@@ -36,11 +36,11 @@ TITLES = {
     "usefulness": "Usefulness for training",
 }
 """The sections in the order of the report."""
-Maker = Callable[[np.random.Generator], Findings]
+Maker = Callable[[np.random.Generator], SectionResult]
 
 
 def evaluate(
-    sets: Sets, instruments: Instruments, gates: Sequence[Gate], out: Path, map_items: MapItems = map_here
+    sets: Sets, instruments: Instruments, gates: Sequence[Goal], out: Path, map_items: MapItems = map_here
 ) -> Report:
     """Compare the synthetic cases with the real ones and write the report.
 
@@ -80,7 +80,7 @@ def missing(sets: Sets, instruments: Instruments) -> dict[str, str]:
     return reasons
 
 
-def _makers(sets: Sets, instruments: Instruments, measured: Measured, map_items: MapItems) -> dict[str, Maker]:
+def _makers(sets: Sets, instruments: Instruments, measured: SetMeasurements, map_items: MapItems) -> dict[str, Maker]:
     """{section: what makes it}, for whatever there is."""
     labels, judge, results = sets.real.labels, instruments.judge, instruments.usefulness
     identities = [ExtractorIdentity(each.name, each.weights_sha256) for each in instruments.extractors]
@@ -100,7 +100,7 @@ def _makers(sets: Sets, instruments: Instruments, measured: Measured, map_items:
     return makers
 
 
-def _section(name: str, make: Maker) -> Findings:
+def _section(name: str, make: Maker) -> SectionResult:
     """The same measures always give the same figures."""
     try:
         return make(np.random.default_rng(stream_seed(0, name)))
@@ -111,11 +111,11 @@ def _section(name: str, make: Maker) -> Findings:
         return _not_run(name, f"It failed with {type(error).__name__}: {error}")
 
 
-def _not_run(name: str, reason: str) -> Findings:
-    return Findings(section=Section(name=name, title=TITLES[name], about="", not_run=reason))
+def _not_run(name: str, reason: str) -> SectionResult:
+    return SectionResult(section=ReportSection(name=name, title=TITLES[name], about="", not_run=reason))
 
 
-def _report(sets: Sets, sections: list[Section], gates: Sequence[Gate]) -> Report:
+def _report(sets: Sets, sections: list[ReportSection], gates: Sequence[Goal]) -> Report:
     figures = [figure for section in sections for figure in section.figures]
     return Report(
         created=datetime.now(UTC).replace(microsecond=0),
@@ -125,6 +125,6 @@ def _report(sets: Sets, sections: list[Section], gates: Sequence[Gate]) -> Repor
         synthetic=sets.synthetic.description,
         train=sets.train.description if sets.train else None,
         pipeline=EvaluatedPipeline.of(sets.info),
-        verdicts=judge_figures(gates, figures),
+        verdicts=judge_metrics(gates, figures),
         sections=sections,
     )

@@ -10,10 +10,10 @@ from typing import get_args
 import numpy as np
 from scipy import stats
 
-from medgen3d.artifacts.figures import Cell, Figure, Picture, Section, Table
 from medgen3d.artifacts.plots import usefulness_plot
-from medgen3d.artifacts.usefulness import Arm, Trial, Usefulness
-from medgen3d.evaluation.findings import Findings
+from medgen3d.artifacts.report_parts import Cell, Metric, Picture, ReportSection, Table
+from medgen3d.artifacts.usefulness_results import Arm, Trial, UsefulnessResults
+from medgen3d.evaluation.section_result import SectionResult
 
 PLOT = "usefulness.png"
 _CONFIDENCE = 0.95
@@ -28,7 +28,7 @@ _ABOUT = (
 )
 
 
-def usefulness(results: Usefulness) -> Findings:
+def usefulness(results: UsefulnessResults) -> SectionResult:
     """Figures, table and curve of a study, finished or not.
 
     Figures: `usefulness.trtr`, `usefulness.tstr` and their ratio `usefulness.tstr_ratio` with all real cases;
@@ -38,12 +38,12 @@ def usefulness(results: Usefulness) -> Findings:
     title = "Usefulness for training"
     if not results.trials:
         reason = "no trial of the study has finished; go on with the same `medgen3d usefulness`"
-        return Findings(section=Section(name="usefulness", title=title, about=about, not_run=reason))
+        return SectionResult(section=ReportSection(name="usefulness", title=title, about=about, not_run=reason))
     caption = (
         "Dice on real test cases against the number of real training cases, alone and with synthetic pairs of a "
         "generator that has seen the same cases. A point is one seed, a line goes through the means."
     )
-    section = Section(
+    section = ReportSection(
         name="usefulness",
         title=title,
         about=about,
@@ -51,7 +51,7 @@ def usefulness(results: Usefulness) -> Findings:
         tables=[_table(results)],
         pictures=[Picture(file=PLOT, caption=caption, alt=_alt(results))],
     )
-    return Findings(section=section, pictures={PLOT: usefulness_plot(*(_curve(results, arm) for arm in _ARMS))})
+    return SectionResult(section=section, pictures={PLOT: usefulness_plot(*(_curve(results, arm) for arm in _ARMS))})
 
 
 def t_interval(values: list[float]) -> tuple[float, float] | None:
@@ -63,7 +63,7 @@ def t_interval(values: list[float]) -> tuple[float, float] | None:
     return mean - reach, mean + reach
 
 
-def _all_cases(results: Usefulness) -> list[Figure]:
+def _all_cases(results: UsefulnessResults) -> list[Metric]:
     """TRTR, TSTR and their ratio, with all real training cases."""
     real, synthetic = (results.of(arm, results.num_train) for arm in ("real", "synthetic"))
     pairs = [pair for pair in _paired(synthetic, real) if pair[1]]
@@ -76,18 +76,18 @@ def _all_cases(results: Usefulness) -> list[Figure]:
     ]
 
 
-def _gain(results: Usefulness, num_cases: int) -> Figure:
+def _gain(results: UsefulnessResults, num_cases: int) -> Metric:
     both, real = (results.of(arm, num_cases) for arm in ("real+synthetic", "real"))
     gains = [one - other for one, other in _paired(both, real)]
     return _figure(f"gain.{num_cases}", f"Dice gained by synthetic pairs beside {num_cases} real cases", gains)
 
 
-def _figure(name: str, title: str, values: list[float], value: float | None = None) -> Figure:
+def _figure(name: str, title: str, values: list[float], value: float | None = None) -> Metric:
     """A mean over seeds; `value` where it is something else than the mean of `values`."""
     note = "" if values else "no trials of this kind have finished"
     if values and value is None:
         value = float(np.mean(values))
-    return Figure(
+    return Metric(
         name=f"usefulness.{name}",
         title=title,
         value=value if values else None,
@@ -103,7 +103,7 @@ def _paired(ones: Mapping[int, Trial], others: Mapping[int, Trial]) -> list[tupl
     return [(one.mean_dice, others[seed].mean_dice) for seed, one in ones.items() if seed in others]
 
 
-def _table(results: Usefulness) -> Table:
+def _table(results: UsefulnessResults) -> Table:
     pairs = {size.num_cases: size.num_pairs for size in results.sizes}
     rows = [
         _row(results, arm, number, pairs.get(number, 0) if arm != "real" else 0)
@@ -119,7 +119,7 @@ def _table(results: Usefulness) -> Table:
     )
 
 
-def _row(results: Usefulness, arm: Arm, num_cases: int, num_pairs: int) -> list[Cell]:
+def _row(results: UsefulnessResults, arm: Arm, num_cases: int, num_pairs: int) -> list[Cell]:
     trials = list(results.of(arm, num_cases).values())
     dice = [trial.mean_dice for trial in trials]
     deviation = float(np.std(dice, ddof=1)) if len(dice) > 1 else None
@@ -128,13 +128,13 @@ def _row(results: Usefulness, arm: Arm, num_cases: int, num_pairs: int) -> list[
     return [arm, num_cases, num_pairs, len(trials), float(np.mean(dice)), deviation, *means]
 
 
-def _curve(results: Usefulness, arm: Arm) -> dict[int, list[float]]:
+def _curve(results: UsefulnessResults, arm: Arm) -> dict[int, list[float]]:
     """{number of cases: Dice of every seed} of an arm."""
     numbers = sorted({trial.num_cases for trial in results.trials if trial.arm == arm})
     return {number: [trial.mean_dice for trial in results.of(arm, number).values()] for number in numbers}
 
 
-def _alt(results: Usefulness) -> str:
+def _alt(results: UsefulnessResults) -> str:
     means = {arm: {n: float(np.mean(dice)) for n, dice in _curve(results, arm).items()} for arm in _ARMS}
     lines = [
         f"{arm}: " + ", ".join(f"{dice:.3f} with {n}" for n, dice in found.items()) for arm, found in means.items()

@@ -13,12 +13,12 @@ import ray
 from medgen3d.artifacts.prepared_set import CASES_PER_PART, DatasetInfo, write_info, write_licence, write_part
 from medgen3d.config.experiment import IngestConfig
 from medgen3d.core.errors import DataError
-from medgen3d.ingest import output
-from medgen3d.ingest.order import Order, make_order
-from medgen3d.ingest.plan import Plan, make_plan
+from medgen3d.ingest import output_folder
+from medgen3d.ingest.plan import IngestPlan, make_ingest_plan
 from medgen3d.ingest.prepare import prepare
+from medgen3d.ingest.request import IngestRequest, make_request
 from medgen3d.ingest.sources import read_source
-from medgen3d.ingest.verify import Verdict, verify
+from medgen3d.ingest.verify import Verification, verify
 
 Progress = Callable[[str, int, int], None]
 Row = dict[str, Any]
@@ -75,9 +75,9 @@ def ingest(
         ConfigError: A choice is missing or not valid.
     """
     source, out = source.absolute(), out.absolute()  # workers run in folders of their own
-    output.refuse_foreign(out)
+    output_folder.refuse_foreign(out)
     found = read_source(source, image_name=image_name, mask_name=mask_name)
-    order = make_order(
+    order = make_request(
         found,
         config,
         name=name,
@@ -86,9 +86,9 @@ def ingest(
         patient_regex=patient_regex,
         patients_csv=patients_csv,
     )
-    plan = make_plan(order, _verify_all(order, num_workers, progress), skip_bad=skip_bad)
+    plan = make_ingest_plan(order, _verify_all(order, num_workers, progress), skip_bad=skip_bad)
     if not overwrite:
-        output.refuse_other(out, plan)
+        output_folder.refuse_other(out, plan)
     if not dry_run:
         _prepare_all(out, plan, num_workers, progress)
         write_licence(out, found.licence)
@@ -96,7 +96,7 @@ def ingest(
     return plan.info
 
 
-def _verify_all(order: Order, num_workers: int | None, progress: Progress) -> list[Verdict]:
+def _verify_all(order: IngestRequest, num_workers: int | None, progress: Progress) -> list[Verification]:
     pairs, root, rules = order.source.pairs, order.source.root, order.rules
 
     def verify_row(row: Row) -> Row:
@@ -104,12 +104,12 @@ def _verify_all(order: Order, num_workers: int | None, progress: Progress) -> li
 
     verdicts = []
     for row in _map(verify_row, list(range(len(pairs))), num_workers):
-        verdicts.append(Verdict.model_validate_json(row["verdict"]))
+        verdicts.append(Verification.model_validate_json(row["verdict"]))
         progress("verify", len(verdicts), len(pairs))
     return verdicts
 
 
-def _prepare_all(out: Path, plan: Plan, num_workers: int | None, progress: Progress) -> None:
+def _prepare_all(out: Path, plan: IngestPlan, num_workers: int | None, progress: Progress) -> None:
     def prepare_row(row: Row) -> Row:
         part = row["item"]
         cases = plan.cases[part * CASES_PER_PART : (part + 1) * CASES_PER_PART]
@@ -119,15 +119,15 @@ def _prepare_all(out: Path, plan: Plan, num_workers: int | None, progress: Progr
             return {"num_cases": 0, "error": str(error)}
         return {"num_cases": len(cases), "error": ""}
 
-    missing = output.begin(out, plan)
-    done = len(plan.cases) - sum(len(output.case_ids_of(plan.info, part)) for part in missing)
+    missing = output_folder.begin(out, plan)
+    done = len(plan.cases) - sum(len(output_folder.case_ids_of(plan.info, part)) for part in missing)
     progress("prepare", done, len(plan.cases))
     for row in _map(prepare_row, missing, num_workers):
         if row["error"]:
             raise DataError(row["error"])
         done += row["num_cases"]
         progress("prepare", done, len(plan.cases))
-    if output.missing_parts(out, plan):
+    if output_folder.missing_parts(out, plan):
         raise DataError(
             f"parts of {out} were written on other machines. Give a folder on storage that every machine of the "
             "cluster sees."

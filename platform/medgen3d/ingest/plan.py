@@ -14,11 +14,11 @@ from pydantic import BaseModel, ConfigDict
 
 from medgen3d.artifacts.prepared_set import CaseEntry, DatasetInfo, Intensity, Split
 from medgen3d.core.resample import Sizes, grid_shape
-from medgen3d.ingest.order import Order
-from medgen3d.ingest.problems import BadCasesError, Problem
+from medgen3d.ingest.problems import BadCasesError, CaseProblem
+from medgen3d.ingest.request import IngestRequest
 from medgen3d.ingest.sources import Pair
 from medgen3d.ingest.split import split_patients
-from medgen3d.ingest.verify import CaseFacts, Verdict
+from medgen3d.ingest.verify import CaseFacts, Verification
 
 VERSION = 1
 """Raised when `prepare` makes something else of the same plan, so that no part of an older run is kept."""
@@ -35,7 +35,7 @@ class CasePlan(BaseModel):
     intensity: Intensity
 
 
-class Plan(BaseModel):
+class IngestPlan(BaseModel):
     """What will be written: the finished table of contents, and for each of its cases where it comes from."""
 
     model_config = ConfigDict(frozen=True)
@@ -51,7 +51,7 @@ class Plan(BaseModel):
         return hashlib.sha256(text.encode()).hexdigest()
 
 
-def make_plan(order: Order, verdicts: list[Verdict], *, skip_bad: bool) -> Plan:
+def make_ingest_plan(order: IngestRequest, verdicts: list[Verification], *, skip_bad: bool) -> IngestPlan:
     """Decide everything about a data set.
 
     Args:
@@ -77,11 +77,11 @@ def make_plan(order: Order, verdicts: list[Verdict], *, skip_bad: bool) -> Plan:
         CasePlan(pair=pair_of[entry.case_id], split=entry.split, intensity=good[entry.case_id].intensity)
         for entry in info.cases
     )
-    return Plan(info=info, cases=tuple(cases))
+    return IngestPlan(info=info, cases=tuple(cases))
 
 
 def _table_of_contents(
-    order: Order, good: dict[str, CaseFacts], spacing_mm: Sizes, skipped: dict[str, str]
+    order: IngestRequest, good: dict[str, CaseFacts], spacing_mm: Sizes, skipped: dict[str, str]
 ) -> DatasetInfo:
     patients = {case: order.patients[case] for case in good}
     split_of = split_patients(set(patients.values()), order.config.split_shares, order.seed)
@@ -117,11 +117,11 @@ def _table_of_contents(
     )
 
 
-def _too_thin(sound: dict[str, CaseFacts], spacing_mm: Sizes, min_slices: int) -> list[Problem]:
+def _too_thin(sound: dict[str, CaseFacts], spacing_mm: Sizes, min_slices: int) -> list[CaseProblem]:
     """Counted on the training grid: it is there that a case must have slices."""
     counts = {case: grid_shape(facts.shape, facts.spacing_mm, spacing_mm)[0] for case, facts in sound.items()}
     return [
-        Problem(
+        CaseProblem(
             case=case,
             kind="too few slices",
             found=f"{count} slices of {spacing_mm[0]:g} mm",
@@ -159,5 +159,5 @@ def _most_common(values: Iterable[str]) -> str:
     return min(Counter(values).items(), key=lambda item: (-item[1], item[0]))[0]
 
 
-def _brief(problem: Problem) -> str:
+def _brief(problem: CaseProblem) -> str:
     return f"{problem.kind}: found {problem.found}, expected {problem.expected}"

@@ -23,7 +23,7 @@ Kind = Literal[
 ]
 
 
-class Problem(BaseModel):
+class CaseProblem(BaseModel):
     """One row of the table of problems."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -42,7 +42,7 @@ class BadCasesError(DataError):
     """Some cases cannot be used; nothing was written. args: (list of Problem, number of cases in the source)."""
 
     @property
-    def problems(self) -> list[Problem]:
+    def problems(self) -> list[CaseProblem]:
         return self.args[0]
 
     @property

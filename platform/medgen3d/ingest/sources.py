@@ -20,7 +20,7 @@ from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field
 from medgen3d.artifacts.nifti import SUFFIXES
 from medgen3d.artifacts.prepared_set import Modality
 from medgen3d.core.errors import DataError
-from medgen3d.ingest.problems import Problem
+from medgen3d.ingest.problems import CaseProblem
 
 _LAYOUTS = (
     "a dataset.json (Medical Segmentation Decathlon or nnU-Net), or the folders images/ and labels/, "
@@ -49,7 +49,7 @@ class Source(BaseModel):
     phantom: bool = False
     licence: str = ""
     pairs: list[Pair]
-    problems: list[Problem] = []
+    problems: list[CaseProblem] = []
 
     @property
     def num_cases(self) -> int:
@@ -185,14 +185,14 @@ def _nnunet(root: Path, content: _NnUnet) -> Source:
     )
 
 
-def _named_pairs(root: Path, names: list[tuple[str, str, str]]) -> tuple[list[Pair], list[Problem]]:
+def _named_pairs(root: Path, names: list[tuple[str, str, str]]) -> tuple[list[Pair], list[CaseProblem]]:
     """(case, image, label) as a dataset.json names them -> pairs, and the problems of those that lead elsewhere."""
     pairs, problems = [], []
     for case, image, label in names:
         unsafe = [name for name in (image, label) if not _is_inside(name)]
         if unsafe:
             problems.append(
-                Problem(
+                CaseProblem(
                     case=case,
                     kind="unsafe path",
                     found=f"{unsafe[0]!r} in dataset.json",
@@ -241,7 +241,7 @@ def _without_duplicates(source: Source) -> Source:
     """A case name that occurs twice is ambiguous: none of its pairs is kept."""
     counts = Counter(pair.case for pair in source.pairs)
     problems = [
-        Problem(case=case, kind="duplicate case", found=f"{count} pairs of files", expected="one", remedy=_RENAME)
+        CaseProblem(case=case, kind="duplicate case", found=f"{count} pairs of files", expected="one", remedy=_RENAME)
         for case, count in counts.items()
         if count > 1
     ]

@@ -12,7 +12,7 @@ from medgen3d.artifacts.nifti import VolumeFile
 from medgen3d.artifacts.prepared_set import Intensity, IntensityRule
 from medgen3d.core.errors import VolumeFileError
 from medgen3d.core.volume import Volume
-from medgen3d.ingest.problems import Kind, Problem
+from medgen3d.ingest.problems import CaseProblem, Kind
 from medgen3d.ingest.sources import Pair
 
 _SPACING_TOLERANCE = 1e-3
@@ -46,14 +46,14 @@ class CaseFacts(BaseModel):
     sha256: dict[str, str]
 
 
-class Verdict(BaseModel):
+class Verification(BaseModel):
     """The outcome for one pair: its facts, or why it cannot be used."""
 
     model_config = ConfigDict(frozen=True)
 
     case: str
     facts: CaseFacts | None
-    problems: tuple[Problem, ...]
+    problems: tuple[CaseProblem, ...]
 
 
 def read_image(path: Path) -> VolumeFile:
@@ -65,7 +65,7 @@ def read_image(path: Path) -> VolumeFile:
     return dicom.read_series(path) if path.is_dir() else nifti.read(path)
 
 
-def verify(pair: Pair, root: Path, rules: Rules) -> Verdict:
+def verify(pair: Pair, root: Path, rules: Rules) -> Verification:
     """Read one pair and find all its problems; never raises for bad data.
 
     Args:
@@ -81,7 +81,7 @@ def verify(pair: Pair, root: Path, rules: Rules) -> Verdict:
     if image and mask:
         table.check_grids(image.volume, mask.volume)
     if table.problems or not (image and mask and intensity):
-        return Verdict(case=pair.case, facts=None, problems=tuple(table.problems))
+        return Verification(case=pair.case, facts=None, problems=tuple(table.problems))
     facts = CaseFacts(
         shape=image.volume.voxels.shape,
         spacing_mm=image.volume.spacing_mm,
@@ -91,7 +91,7 @@ def verify(pair: Pair, root: Path, rules: Rules) -> Verdict:
         labels_found=labels,
         sha256={path.relative_to(root).as_posix(): _sha256(path) for path in (pair.image, pair.mask)},
     )
-    return Verdict(case=pair.case, facts=facts, problems=())
+    return Verification(case=pair.case, facts=facts, problems=())
 
 
 class _Table:
@@ -99,10 +99,10 @@ class _Table:
 
     def __init__(self, case: str) -> None:
         self.case = case
-        self.problems: list[Problem] = []
+        self.problems: list[CaseProblem] = []
 
     def add(self, kind: Kind, found: str, expected: str, remedy: str) -> None:
-        self.problems.append(Problem(case=self.case, kind=kind, found=found, expected=expected, remedy=remedy))
+        self.problems.append(CaseProblem(case=self.case, kind=kind, found=found, expected=expected, remedy=remedy))
 
     def read(self, path: Path, role: str) -> VolumeFile | None:
         if not path.exists():

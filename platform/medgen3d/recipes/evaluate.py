@@ -5,14 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from medgen3d.artifacts.bundle import read_bundle
-from medgen3d.artifacts.gates import Gate, default_gates, read_gates
+from medgen3d.artifacts.goals import Goal, default_goals, read_goals
 from medgen3d.artifacts.report import EvaluatedPipeline, Report
-from medgen3d.artifacts.usefulness import Usefulness, read_usefulness
+from medgen3d.artifacts.usefulness_results import UsefulnessResults, read_usefulness
 from medgen3d.config.experiment import ExperimentConfig
 from medgen3d.core.errors import ConfigError
+from medgen3d.evaluation.case_measurements import Instruments
 from medgen3d.evaluation.extractors import Extractor, pretrained_extractor
 from medgen3d.evaluation.judge import SegmenterJudge
-from medgen3d.evaluation.measures import Instruments
 from medgen3d.evaluation.on_ray import Progress, map_on_ray
 from medgen3d.evaluation.sets import Sets, open_sets
 from medgen3d.evaluation.suite import TITLES, evaluate, missing
@@ -31,12 +31,12 @@ class Evaluation:
     """
 
     sets: Sets
-    gates: list[Gate]
+    gates: list[Goal]
     out: Path
     segmenter: str
     extractor: Extractor | None
     bundles: Mapping[str, Path]
-    usefulness: Usefulness | None
+    usefulness: UsefulnessResults | None
 
 
 def plan_evaluation(
@@ -73,7 +73,7 @@ def plan_evaluation(
         DataError: A set or file cannot be used.
         RegistryError: There is no such pipeline.
     """
-    gates = read_gates(gate) if gate else default_gates()
+    gates = read_goals(gate) if gate else default_goals()
     sets = open_sets(real, synthetic, train)
     if segmenter == AUTO and not (sets.train and sets.train.prepared):
         raise ConfigError(
@@ -148,7 +148,7 @@ def _bundles(reference: str, sets: Sets, config: ExperimentConfig) -> Mapping[st
     return found.bundles
 
 
-def _usefulness(root: Path, sets: Sets) -> Usefulness:
+def _usefulness(root: Path, sets: Sets) -> UsefulnessResults:
     """A study, if it is one of this pipeline: of its training set, and of its weights where all cases are used."""
     results, evaluated = read_usefulness(root), EvaluatedPipeline.of(sets.info)
     if results.dataset_digest != evaluated.dataset_digest:

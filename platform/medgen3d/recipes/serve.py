@@ -24,9 +24,10 @@ def served_here(config: ExperimentConfig, *, verbose: bool = False) -> Iterator[
         ConfigError: The address cannot be listened at, or the service does not start.
         RegistryError: A pipeline that is to be offered does not exist.
     """
-    from medgen3d.serving.on_ray.source import Source
+    from medgen3d.serving.inference.pipeline_catalog import PipelineCatalog, PipelineRegistry
 
-    Source(config.storage, config.serving.pipelines).offered()  # a wrong name is told at once
+    catalog = PipelineCatalog(PipelineRegistry(config.storage), config.serving.pipelines)
+    catalog.offered_versions()  # a wrong name is told at once
     port = _free_port(config.serving.host, config.serving.port)
     with connect(verbose=verbose):
         from ray import serve
@@ -47,8 +48,8 @@ def served_here(config: ExperimentConfig, *, verbose: bool = False) -> Iterator[
 
 def unfinished_jobs(config: ExperimentConfig) -> int:
     """How many jobs wait in the service's database, which need not be running."""
-    from medgen3d.serving.database import Database, sqlite_url
-    from medgen3d.serving.jobs import JobStore
+    from medgen3d.serving.queue.database import Database, sqlite_url
+    from medgen3d.serving.queue.job_store import JobStore
 
     database = Database(config.serving.database_url or sqlite_url(config.serving_dir / "jobs.db"))
     try:

@@ -12,9 +12,9 @@ from medgen3d.core.errors import RegistryError
 from medgen3d.registry.bundles import register_bundle
 from medgen3d.registry.tracking import RunLog, Tracking, start_run
 from medgen3d.registry.versions import Version
-from medgen3d.training.job import Trained
 from medgen3d.training.on_ray.fit import Progress, check_room, train_stage
 from medgen3d.training.run import TrainingRun, begin, find
+from medgen3d.training.task import TrainingOutcome
 
 log = logging.getLogger(__name__)
 
@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 class StageResult:
     """What became of one stage. `version` is None when training was stopped before its last step."""
 
-    trained: Trained
+    trained: TrainingOutcome
     version: Version | None
 
 

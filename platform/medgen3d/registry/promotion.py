@@ -45,7 +45,7 @@ def promote(tracking: Tracking, reference: str, report: Report | None, *, force:
     return find_version(tracking, version.model, str(version.number))
 
 
-def standing(version: Version) -> str:
+def promotion_note(version: Version) -> str:
     """What the registry says of a version's report, in a few words; empty if there is nothing."""
     said = version.tags.get(REPORT, "")
     if version.tags.get(FORCED) != "true":

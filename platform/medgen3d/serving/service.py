@@ -7,16 +7,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from medgen3d.config.experiment import ServingConfig
-from medgen3d.serving.allowance import Allowance
-from medgen3d.serving.audit import AuditLog
-from medgen3d.serving.database import Database, sqlite_url
-from medgen3d.serving.engine import Engine
+from medgen3d.serving.errors import QueueFullError
+from medgen3d.serving.execution.engine import Engine
+from medgen3d.serving.execution.runner import Runner
 from medgen3d.serving.files import JobFiles
-from medgen3d.serving.jobs import JobStore, QueueFullError
-from medgen3d.serving.leases import Leases
 from medgen3d.serving.metrics import Metrics
-from medgen3d.serving.runner import Runner
-from medgen3d.serving.tokens import TOKENS, Tokens
+from medgen3d.serving.queue.database import Database, sqlite_url
+from medgen3d.serving.queue.job_store import JobStore
+from medgen3d.serving.queue.leases import Leases
+from medgen3d.serving.queue.rate_limit import RateLimiter
+from medgen3d.serving.security.audit import AuditLog
+from medgen3d.serving.security.tokens import TOKENS, TokenStore
 
 AUDIT = "audit.jsonl"
 _CHECKS_AT_A_TIME = 2
@@ -34,17 +35,17 @@ class Service:
     engine: Engine
     database: Database
     store: JobStore
-    allowance: Allowance
+    allowance: RateLimiter
     files: JobFiles
-    tokens: Tokens
+    tokens: TokenStore
     audit: AuditLog
     runner: Runner
     metrics: Metrics
-    waiting: "Waiting"
+    waiting: "HeldConnections"
     checks: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_CHECKS_AT_A_TIME))
 
 
-class Waiting:
+class HeldConnections:
     """Bounds the connections that are held open for a job. most: How many there may be."""
 
     def __init__(self, most: int) -> None:
@@ -99,11 +100,11 @@ def open_service(settings: ServingConfig, folder: Path, engine: Engine) -> Servi
         engine=engine,
         database=database,
         store=store,
-        allowance=Allowance(database, per_minute=settings.requests_per_minute, burst=settings.request_burst),
+        allowance=RateLimiter(database, per_minute=settings.requests_per_minute, burst=settings.request_burst),
         files=files,
-        tokens=Tokens(files.root / TOKENS),
+        tokens=TokenStore(files.root / TOKENS),
         audit=AuditLog(files.root / AUDIT),
         runner=runner,
         metrics=metrics,
-        waiting=Waiting(settings.max_streams),
+        waiting=HeldConnections(settings.max_streams),
     )

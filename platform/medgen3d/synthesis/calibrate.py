@@ -13,11 +13,11 @@ from medgen3d.artifacts.pair_files import encode_pair
 from medgen3d.artifacts.planned_case import Shape
 from medgen3d.artifacts.training_limits import fingerprints_of
 from medgen3d.config.experiment import SynthesisConfig
+from medgen3d.synthesis.batch_codec import GATES, WRITTEN, InFlightCase
+from medgen3d.synthesis.case_ledger import BatchSpec
 from medgen3d.synthesis.gates import Gates
-from medgen3d.synthesis.job import Job
-from medgen3d.synthesis.masks import with_masks
-from medgen3d.synthesis.standing import Item
-from medgen3d.synthesis.work import GATES, WRITTEN, CaseInWork
+from medgen3d.synthesis.given_masks import with_masks
+from medgen3d.synthesis.run import SynthesisRun
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,7 +37,7 @@ class Estimate:
     disk_bytes: int
 
 
-def calibrate(job: Job, config: SynthesisConfig, shapes: Counter[Shape]) -> Estimate | None:
+def calibrate(job: SynthesisRun, config: SynthesisConfig, shapes: Counter[Shape]) -> Estimate | None:
     """Draw the first missing case, and reckon; None if no case is missing.
 
     Args:
@@ -55,7 +55,7 @@ def calibrate(job: Job, config: SynthesisConfig, shapes: Counter[Shape]) -> Esti
 
     torch.set_num_threads(config.threads)
     number = int(missing[0])
-    (case,) = with_masks(job.work_of(0, Item(numbers=(number,), wanted=(number,))).cases, job.given, job.dataset)
+    (case,) = with_masks(job.work_of(0, BatchSpec(numbers=(number,), wanted=(number,))).cases, job.given, job.dataset)
     seconds, case = _draw(job, case)
     began = time.monotonic()
     num_bytes = _packed(job.info, case, job)
@@ -74,8 +74,8 @@ def calibrate(job: Job, config: SynthesisConfig, shapes: Counter[Shape]) -> Esti
     )
 
 
-def _draw(job: Job, case: CaseInWork) -> tuple[dict[str, float], CaseInWork]:
-    from medgen3d.synthesis.worker import advance
+def _draw(job: SynthesisRun, case: InFlightCase) -> tuple[dict[str, float], InFlightCase]:
+    from medgen3d.synthesis.drawing import advance
 
     seconds = {}
     for stage in job.stages:
@@ -92,6 +92,6 @@ def _draw(job: Job, case: CaseInWork) -> tuple[dict[str, float], CaseInWork]:
     return seconds, case
 
 
-def _packed(info: SyntheticSetInfo, case: CaseInWork, job: Job) -> int:
+def _packed(info: SyntheticSetInfo, case: InFlightCase, job: SynthesisRun) -> int:
     images, labels = encode_pair(info, case.plan.case_id, *job.dataset.as_volumes(case.image, case.mask))
     return sum(len(content) for content in (images | labels).values())

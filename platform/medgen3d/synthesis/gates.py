@@ -11,7 +11,7 @@ from medgen3d.core.hashing import sha256_of
 from medgen3d.measures.fingerprints import CaseFingerprint, describe_case, nearest
 from medgen3d.measures.limits import CaseLimits, NearCopyLimits, beyond_limits
 from medgen3d.measures.overlap import mean_overlap
-from medgen3d.synthesis.work import CaseInWork
+from medgen3d.synthesis.batch_codec import InFlightCase
 
 if TYPE_CHECKING:  # torch is loaded in workers
     from medgen3d_stages.chain import TrainedStage
@@ -73,7 +73,7 @@ class Gates:
         self.rules, self.dataset, self.train = rules, dataset, train
         self.segmenter = rules.segmenter.trained_stage(device) if rules.segmenter else None
 
-    def judge(self, case: CaseInWork) -> CaseInWork:
+    def judge(self, case: InFlightCase) -> InFlightCase:
         """The case with the gates' scores, and with the reasons for which it is rejected."""
         if not case.is_sound:
             return case
@@ -85,13 +85,13 @@ class Gates:
             case = self._new(case, self.rules.near_copy)
         return case
 
-    def _within_limits(self, case: CaseInWork, limits: CaseLimits) -> CaseInWork:
+    def _within_limits(self, case: InFlightCase, limits: CaseLimits) -> InFlightCase:
         table, spacing_mm = self.dataset.label_table, self.dataset.spacing_mm
         reasons = {} if case.plan.mask else beyond_limits(case.mask, limits, table, spacing_mm)
         case = replace(case, scores=case.scores | {LIMITS: float(not reasons)})
         return replace(case, rejections=case.rejections | reasons)
 
-    def _aligned(self, case: CaseInWork, segmenter: "TrainedStage") -> CaseInWork:
+    def _aligned(self, case: InFlightCase, segmenter: "TrainedStage") -> InFlightCase:
         from medgen3d_stages.segmenter.sampler import SegmentRequest
 
         found = segmenter.sample([SegmentRequest(image=case.image)], [0])[0]
@@ -104,7 +104,7 @@ class Gates:
             ALIGNMENT, f"the segmenter finds the mask in the image with Dice {score:.2f}, expected {least:g}"
         )
 
-    def _new(self, case: CaseInWork, limits: NearCopyLimits) -> CaseInWork:
+    def _new(self, case: InFlightCase, limits: NearCopyLimits) -> InFlightCase:
         found = nearest(describe_case(case.image, case.mask), self.train)
         scores = {"near copy, image": found.image_correlation, "near copy, mask": found.mask_dice}
         case = replace(case, scores=case.scores | scores)

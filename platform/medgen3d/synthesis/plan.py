@@ -39,7 +39,7 @@ COLUMNS = pa.schema(
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Plan:
+class SynthesisPlan:
     """The cases of a set by number.
 
     count: How many there are.
@@ -74,7 +74,7 @@ def as_rows(cases: Sequence[PlannedCase]) -> pa.Table:
     return pa.Table.from_pylist([case.model_dump(exclude={"redraw"}) for case in cases], schema=COLUMNS)
 
 
-def write_plan(folder: Folder, plan: Plan) -> None:
+def write_plan(folder: Folder, plan: SynthesisPlan) -> None:
     """Write `plan.parquet`; a longer one of the same set, which is there already, is left.
 
     Raises:

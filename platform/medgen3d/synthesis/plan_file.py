@@ -26,8 +26,8 @@ from medgen3d.artifacts.provenance import config_hash
 from medgen3d.core.errors import ConfigError
 from medgen3d.core.hashing import sha256_of
 from medgen3d.measures.targets import parse_target
-from medgen3d.synthesis.masks import mask_file
-from medgen3d.synthesis.plan import Plan, as_rows
+from medgen3d.synthesis.given_masks import mask_file
+from medgen3d.synthesis.plan import SynthesisPlan, as_rows
 
 DEFAULT_BEST_OF = 8
 _SUFFIXES = (".yaml", ".yml", ".csv", ".parquet")
@@ -92,7 +92,7 @@ class PlanEntry(BaseModel):
         return self
 
 
-def read_plan(path: Path, dataset: BundleDataset, seed: int) -> Plan:
+def read_plan(path: Path, dataset: BundleDataset, seed: int) -> SynthesisPlan:
     """Read and check a plan file.
 
     Args:
@@ -125,7 +125,7 @@ def read_plan(path: Path, dataset: BundleDataset, seed: int) -> Plan:
         raise ConfigError(f"{path} plans no case. Name at least one.")
     told = [entry.model_dump(mode="json", exclude_defaults=True) for entry in entries]
     digest = config_hash({"cases": told, "balance": list(balance), "masks": digests})
-    return Plan(count=len(cases), seed=seed, shapes=dataset.shapes, rows=as_rows(cases), digest=digest)
+    return SynthesisPlan(count=len(cases), seed=seed, shapes=dataset.shapes, rows=as_rows(cases), digest=digest)
 
 
 def _planned(

@@ -12,8 +12,8 @@ from medgen3d.artifacts.manifest import ManifestRow, rows_of
 from medgen3d.artifacts.planned_case import PlannedCase, Shape
 from medgen3d.artifacts.synthetic_set import MANIFEST, read_columns
 from medgen3d.core.errors import DataError
-from medgen3d.synthesis.job import Job
-from medgen3d.synthesis.standing import DONE
+from medgen3d.synthesis.case_ledger import DONE
+from medgen3d.synthesis.run import SynthesisRun
 
 if TYPE_CHECKING:
     from medgen3d.synthesis.calibrate import Estimate
@@ -46,7 +46,7 @@ class SynthesisSummary:
     estimate: "Estimate | None" = None
 
 
-def summarise(job: Job, num_kept: int) -> SynthesisSummary:
+def summarise(job: SynthesisRun, num_kept: int) -> SynthesisSummary:
     """What the job came to, or, if nothing is drawn yet, what it will come to.
 
     Args:
@@ -71,7 +71,7 @@ def summarise(job: Job, num_kept: int) -> SynthesisSummary:
     )
 
 
-def _told(job: Job) -> list[ManifestRow]:
+def _told(job: SynthesisRun) -> list[ManifestRow]:
     """The rows of cases that were rejected or given up."""
     if not job.folder.exists(MANIFEST):
         return []

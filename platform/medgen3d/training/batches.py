@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from medgen3d.artifacts.prepared_set import PreparedSet
 from medgen3d.core.seeds import stream_seed
-from medgen3d.training.bending import bent
+from medgen3d.training.elastic_deformation import elastically_deformed
 from medgen3d_stages.arrays import Batch, Example
 from medgen3d_stages.contract import Stage
 
@@ -44,7 +44,7 @@ class ExampleSet(Dataset[Batch]):
         example = self._example(case_id)
         if self.bend_mm:
             field = np.random.default_rng(stream_seed(self.seed, self.stage.name, "bend", number))
-            example = bent(example, self.stage.spec.spacing_mm, self.bend_mm, field)
+            example = elastically_deformed(example, self.stage.spec.spacing_mm, self.bend_mm, field)
         rng = np.random.default_rng(stream_seed(self.seed, self.stage.name, "cut", number))
         return self.stage.cut(example, rng)
 

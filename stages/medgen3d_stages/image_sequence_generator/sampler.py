@@ -73,7 +73,7 @@ class Walk:
 
 
 class ImageRun:
-    """An image on its way: see `medgen3d_stages.contract.Run`. A unit of work is a slice."""
+    """An image on its way: see `medgen3d_stages.contract.SampleRun`. A unit of work is a slice."""
 
     def __init__(
         self, request: ImageRequest, generator: torch.Generator, config: ImageSequenceGeneratorConfig, spec: DataSpec

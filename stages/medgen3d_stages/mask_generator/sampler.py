@@ -140,7 +140,7 @@ class Window:
 
 
 class MaskRun:
-    """A mask on its way: see `medgen3d_stages.contract.Run`. A unit of work is a slice at a denoising step."""
+    """A mask on its way: see `medgen3d_stages.contract.SampleRun`. A unit of work is a slice at a denoising step."""
 
     def __init__(
         self,

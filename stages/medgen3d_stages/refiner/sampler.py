@@ -37,7 +37,7 @@ class RefineRequest:
 
 
 class RefineRun:
-    """A volume on its way through the views: see `medgen3d_stages.contract.Run`. A unit of work is a step.
+    """A volume on its way through the views: see `medgen3d_stages.contract.SampleRun`. A unit of work is a step.
 
     A pass is a denoising from the start step to the clean volume, whose step number i looks along its views[i % n].
     """

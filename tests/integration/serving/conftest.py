@@ -25,9 +25,10 @@ from medgen3d.artifacts.bundle import BundleDataset
 from medgen3d.config.experiment import CHAIN, ServingConfig
 from medgen3d.core.errors import RegistryError
 from medgen3d.serving.api.app import make_app
-from medgen3d.serving.engine import Loaded, Order, PoisonedOrderError
+from medgen3d.serving.execution.engine import JobPlan, UndrawableJobError
+from medgen3d.serving.inference.pipeline_catalog import ServedPipeline
+from medgen3d.serving.security.tokens import create_token
 from medgen3d.serving.service import open_service
-from medgen3d.serving.tokens import create_token
 
 KNEE = BundleDataset(
     name="knee",
@@ -48,7 +49,7 @@ class NumberEngine:
     """Pairs that follow from the seeds alone. While `hold` is cleared, no order ends."""
 
     def __init__(self) -> None:
-        self.loaded = Loaded(reference="knee@3", version=3, dataset=KNEE, max_depth=9, card="# Knee")
+        self.loaded = ServedPipeline(reference="knee@3", version=3, dataset=KNEE, max_depth=9, card="# Knee")
         self.hold = asyncio.Event()
         self.hold.set()
         self.live: list[str] = []
@@ -58,18 +59,18 @@ class NumberEngine:
         self.pause_s = 0.0  # that each order takes
         self.fails: list[Exception] = []  # of the next orders
 
-    async def pipelines(self) -> list[Loaded]:
+    async def pipelines(self) -> list[ServedPipeline]:
         return [self.loaded]
 
-    async def find(self, reference: str) -> Loaded:
+    async def find(self, reference: str) -> ServedPipeline:
         if reference not in self.names:
             raise RegistryError(f"no pipeline {reference!r} is offered here; offered are knee")
         return self.loaded
 
-    async def accepted(self, reference: str) -> Loaded:
+    async def accepted(self, reference: str) -> ServedPipeline:
         return self.loaded
 
-    async def run(self, order: Order, progress: Callable[[str, int, int], None]) -> list[tuple[Any, Any]]:
+    async def run(self, order: JobPlan, progress: Callable[[str, int, int], None]) -> list[tuple[Any, Any]]:
         self.begun.append(order.job_id)
         self.live.append(order.job_id)
         self.most_live = max(self.most_live, len(self.live))
@@ -215,8 +216,8 @@ def number_engine() -> type[NumberEngine]:
 
 
 @pytest.fixture(scope="session")
-def poisoned() -> type[PoisonedOrderError]:
-    return PoisonedOrderError
+def poisoned() -> type[UndrawableJobError]:
+    return UndrawableJobError
 
 
 @pytest.fixture(scope="module")

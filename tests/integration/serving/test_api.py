@@ -18,10 +18,10 @@ from medgen3d.artifacts import nifti
 from medgen3d.artifacts.planned_case import plan_case
 from medgen3d.artifacts.synthetic_set import SyntheticSet
 from medgen3d.core.volume import Volume, affine_from_spacing
-from medgen3d.serving.database import Database, sqlite_url
-from medgen3d.serving.jobs import JobStore
-from medgen3d.serving.leases import Leases
-from medgen3d.serving.tokens import create_token, revoke_token
+from medgen3d.serving.queue.database import Database, sqlite_url
+from medgen3d.serving.queue.job_store import JobStore
+from medgen3d.serving.queue.leases import Leases
+from medgen3d.serving.security.tokens import create_token, revoke_token
 
 KNEE = {"pipeline": "knee", "seed": 3}
 
@@ -471,7 +471,7 @@ def test_a_body_that_is_too_large_is_refused_whether_its_size_is_declared_or_not
 
 
 def test_a_body_that_never_ends_is_not_waited_for(make_server, tmp_path, monkeypatch):
-    monkeypatch.setattr("medgen3d.serving.api.gate.BODY_WITHIN_S", 0.4)
+    monkeypatch.setattr("medgen3d.serving.api.middleware.BODY_WITHIN_S", 0.4)
     with make_server(tmp_path / "serving") as served:
         host, port = served.url.removeprefix("http://").split(":")
         for path, kind in (("/v1/pairs", "application/json"), ("/v1/images?pipeline=knee", "application/gzip")):

@@ -13,18 +13,11 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from sqlalchemy import update
 
-from medgen3d.serving.allowance import Allowance
-from medgen3d.serving.database import Database, jobs, sqlite_url
-from medgen3d.serving.jobs import (
-    JobStore,
-    KeyReusedError,
-    NewJob,
-    OwnerBusyError,
-    QueueFullError,
-    UnknownJobError,
-    new_id,
-)
-from medgen3d.serving.leases import Leases
+from medgen3d.serving.errors import KeyReusedError, OwnerBusyError, QueueFullError, UnknownJobError
+from medgen3d.serving.queue.database import Database, jobs, sqlite_url
+from medgen3d.serving.queue.job_store import JobStore, NewJob, new_id
+from medgen3d.serving.queue.leases import Leases
+from medgen3d.serving.queue.rate_limit import RateLimiter
 from medgen3d.serving.schemas import JobRequest, StageProgress
 
 
@@ -242,7 +235,7 @@ def test_limits_hold_when_many_submit_at_once(database):
 
 
 def test_an_owner_may_ask_a_burst_and_then_at_the_steady_rate(database):
-    allowance = Allowance(database, per_minute=60, burst=3)
+    allowance = RateLimiter(database, per_minute=60, burst=3)
     for _ in range(3):
         allowance.take("anna")
     with pytest.raises(OwnerBusyError) as refused:
@@ -289,8 +282,8 @@ def test_jobs_that_ended_long_ago_are_forgotten_and_others_are_not(store, leases
 
 _CLAIM_ALL = """
 import sys, time
-from medgen3d.serving.database import Database
-from medgen3d.serving.leases import Leases
+from medgen3d.serving.queue.database import Database
+from medgen3d.serving.queue.leases import Leases
 leases = Leases(Database(sys.argv[1]), lease_s=60, max_attempts=3)
 print("ready", flush=True)
 sys.stdin.readline()
@@ -317,8 +310,8 @@ def test_several_processes_never_claim_a_job_twice(url, store):
 
 _HOLD = """
 import sys, time
-from medgen3d.serving.database import Database
-from medgen3d.serving.leases import Leases
+from medgen3d.serving.queue.database import Database
+from medgen3d.serving.queue.leases import Leases
 leases = Leases(Database(sys.argv[1]), lease_s=1.0, max_attempts=3)
 job = leases.claim("doomed")
 print(job.id, flush=True)

@@ -7,7 +7,7 @@ from fastapi import FastAPI
 
 from medgen3d import __version__
 from medgen3d.serving.api import health, jobs, page, pairs, pipelines
-from medgen3d.serving.api.gate import Gate
+from medgen3d.serving.api.middleware import RequestMiddleware
 from medgen3d.serving.api.problems import explain_errors
 from medgen3d.serving.service import Service
 
@@ -43,5 +43,5 @@ def make_app(service: Service) -> FastAPI:
     for router in (jobs.router, pairs.router, pipelines.router, health.router, page.router):
         app.include_router(router)
     explain_errors(app)
-    app.add_middleware(Gate, service=service)
+    app.add_middleware(RequestMiddleware, service=service)
     return app

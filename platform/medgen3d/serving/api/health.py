@@ -7,7 +7,7 @@ from fastapi import APIRouter, Depends
 from fastapi.responses import Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from medgen3d.serving.api.access import Served, administrator
+from medgen3d.serving.api.dependencies import Served, administrator
 from medgen3d.serving.api.problems import documented, problem
 
 router = APIRouter(tags=["health"])

@@ -12,14 +12,14 @@ from pydantic import ValidationError
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 
-from medgen3d.serving.api.accepting import IdempotencyKey, accept, keep_file
-from medgen3d.serving.api.access import Served, Synthesizer
+from medgen3d.serving.api.dependencies import Served, Synthesizer
 from medgen3d.serving.api.problems import documented, sentence_of
 from medgen3d.serving.api.results import result_of
-from medgen3d.serving.jobs import RefusedError
+from medgen3d.serving.api.submission import IdempotencyKey, keep_file, submit_job
+from medgen3d.serving.errors import RefusedError
 from medgen3d.serving.schemas import FINAL, JobRequest, JobStatus
+from medgen3d.serving.security.tokens import Caller
 from medgen3d.serving.service import Service
-from medgen3d.serving.tokens import Caller
 
 _LOOK_EVERY_S = 0.5
 _SAY_SOMETHING_EVERY_S = 15.0  # so that proxies do not take a silent stream for a dead one
@@ -161,7 +161,7 @@ async def cancel(http: Request, job_id: JobId, service: Served, caller: Synthesi
 
 
 async def _from_json(http: Request, service: Service, caller: Caller, key: str | None) -> str:
-    return await accept(http, service, caller, _parse(await http.body()), key)
+    return await submit_job(http, service, caller, _parse(await http.body()), key)
 
 
 async def _from_form(http: Request, service: Service, caller: Caller, key: str | None) -> str:
@@ -176,13 +176,13 @@ async def _from_form(http: Request, service: Service, caller: Caller, key: str |
             raise RefusedError("found no part `request`, expected JSON. Send it beside the mask.")
         parsed = _parse(request.encode())
         if mask is None:
-            return await accept(http, service, caller, parsed, key)
+            return await submit_job(http, service, caller, parsed, key)
         if not isinstance(mask, UploadFile):
             raise RefusedError("found the part `mask` without a file name, expected a file. Send it as a file.")
         with service.files.incoming() as folder:
             upload = Path(folder) / "incoming"
             await keep_file(mask.file, upload)
-            return await accept(http, service, caller, parsed, key, upload)
+            return await submit_job(http, service, caller, parsed, key, upload)
 
 
 def _parse(text: bytes) -> JobRequest:

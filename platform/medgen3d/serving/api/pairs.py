@@ -7,12 +7,12 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import FileResponse, JSONResponse
 
-from medgen3d.serving.api.accepting import IdempotencyKey, accept, keep_stream
-from medgen3d.serving.api.access import Served, Synthesizer
+from medgen3d.serving.api.dependencies import Served, Synthesizer
 from medgen3d.serving.api.problems import documented, problem
 from medgen3d.serving.api.results import DeadlineError, result_of, wait_for
-from medgen3d.serving.jobs import RefusedError
-from medgen3d.serving.results import files_of
+from medgen3d.serving.api.submission import IdempotencyKey, keep_stream, submit_job
+from medgen3d.serving.errors import RefusedError
+from medgen3d.serving.execution.results import files_of
 from medgen3d.serving.schemas import JobRequest, PairsRequest
 
 router = APIRouter(prefix="/v1", tags=["waiting"])
@@ -38,7 +38,7 @@ async def pairs(
     if body.count > most:
         raise RefusedError(f"count: found {body.count}, expected at most {most} to wait for. Use POST /v1/jobs.")
     request = JobRequest.model_validate(body.model_dump(exclude={"deadline_s"}))
-    job_id = await accept(http, service, caller, request, key)
+    job_id = await submit_job(http, service, caller, request, key)
     try:
         await wait_for(http, service, job_id, body.deadline_s)
     except DeadlineError as late:
@@ -75,7 +75,7 @@ async def images(
     with service.files.incoming() as folder:
         upload = Path(folder) / "incoming"
         await keep_stream(http.stream(), upload)
-        job_id = await accept(http, service, caller, request, key, upload)
+        job_id = await submit_job(http, service, caller, request, key, upload)
     try:
         await wait_for(http, service, job_id, deadline_s)
     except DeadlineError as late:

@@ -5,9 +5,9 @@ from typing import Annotated
 from fastapi import APIRouter, Depends
 from fastapi import Path as InPath
 
-from medgen3d.serving.api.access import Served, synthesizer
+from medgen3d.serving.api.dependencies import Served, synthesizer
 from medgen3d.serving.api.problems import documented
-from medgen3d.serving.orders import details_of, summary_of
+from medgen3d.serving.execution.job_planning import details_of, summary_of
 from medgen3d.serving.schemas import PipelineDetails, PipelineSummary
 
 router = APIRouter(prefix="/v1/pipelines", tags=["pipelines"], dependencies=[Depends(synthesizer)])

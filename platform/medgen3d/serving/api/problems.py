@@ -10,7 +10,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from medgen3d.core.errors import Medgen3dError, RegistryError
-from medgen3d.serving.jobs import BusyError, KeyReusedError, OwnerBusyError, RefusedError, UnknownJobError
+from medgen3d.serving.errors import BusyError, KeyReusedError, OwnerBusyError, RefusedError, UnknownJobError
 from medgen3d.serving.schemas import Problem
 
 _SHOWN = 80  # characters of a value that was found

@@ -7,7 +7,7 @@ from fastapi import Request
 from fastapi.responses import FileResponse
 from starlette.exceptions import HTTPException
 
-from medgen3d.serving.results import files_of
+from medgen3d.serving.execution.results import files_of
 from medgen3d.serving.schemas import FINAL, JobStatus
 from medgen3d.serving.service import Service
 

@@ -6,7 +6,7 @@ with the process that ran them. The endpoints know nothing of Ray.
 
 import asyncio
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 import ray
 from fastapi import FastAPI
@@ -17,14 +17,11 @@ from ray.serve.handle import DeploymentHandle
 from medgen3d.config.engine import WIDTHS, EngineConfig, StageReplicas
 from medgen3d.config.experiment import CHAIN, ExperimentConfig
 from medgen3d.serving.api.app import make_app
-from medgen3d.serving.kept import identity_of
-from medgen3d.serving.offers import Offers
+from medgen3d.serving.execution.stage_checkpoints import identity_of
+from medgen3d.serving.inference.pipeline_catalog import Device, PipelineCatalog, PipelineRegistry, StageLoader
 from medgen3d.serving.on_ray.engine import RayEngine
-from medgen3d.serving.on_ray.source import Source, StageLoader
-from medgen3d.serving.on_ray.stage import StageReplica
+from medgen3d.serving.on_ray.stage_replica import StageReplica
 from medgen3d.serving.service import open_service
-
-Device = Literal["cpu", "cuda"]
 
 NAME = "medgen3d"
 """Of the application."""
@@ -51,16 +48,22 @@ def build(args: dict[str, Any]) -> serve.Application:
 def build_app(config: ExperimentConfig) -> serve.Application:
     """The application. Ray must run, since it decides whether GPUs are used."""
     engine = config.serving.engine
-    source = Source(config.storage, config.serving.pipelines)
     device: Device = "cuda" if uses_gpu(engine) else "cpu"
     widths = {stage: width_of(getattr(engine, stage), stage, device) for stage in CHAIN}
+    catalog = PipelineCatalog(
+        PipelineRegistry(config.storage),
+        config.serving.pipelines,
+        batch=widths["mask_generator"],
+        threads=engine.threads,
+        device=device,
+    )
     stages = {
         stage: stage_deployment(
-            stage, StageLoader(source, stage, device), source.offered, config, widths[stage], device
+            stage, StageLoader(catalog, stage, device), catalog.offered_versions, config, widths[stage], device
         )
         for stage in CHAIN
     }
-    return _deployed_ingress(engine.ingress).bind(config, source, widths, device, stages)
+    return _deployed_ingress(engine.ingress).bind(config, catalog, widths, device, stages)
 
 
 class Ingress:
@@ -68,7 +71,7 @@ class Ingress:
 
     Args:
         config: Of the service.
-        source: Where pipelines are found.
+        catalog: The pipelines that are offered.
         widths: Rows of a device batch, by stage.
         device: Where stages draw.
         stages: Their handles.
@@ -77,21 +80,14 @@ class Ingress:
     def __init__(
         self,
         config: ExperimentConfig,
-        source: Source,
+        catalog: PipelineCatalog,
         widths: Mapping[str, int],
         device: Device,
         stages: Mapping[str, DeploymentHandle],
     ) -> None:
         engine = config.serving.engine
         identity = identity_of(widths=dict(widths), threads=engine.threads, device=device)
-        offers = Offers(
-            config.serving.pipelines,
-            source.pipeline,
-            batch=widths["mask_generator"],
-            threads=engine.threads,
-            device=device,
-        )
-        self._engine = RayEngine(stages, source, offers, engine, identity)
+        self._engine = RayEngine(stages, catalog, engine, identity)
         self._service = open_service(config.serving, config.serving_dir, self._engine)
 
     async def __serve_build_asgi_app__(self) -> FastAPI:

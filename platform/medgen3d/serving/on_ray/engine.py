@@ -15,10 +15,9 @@ import ray
 from medgen3d.config.engine import EngineConfig
 from medgen3d.config.experiment import CHAIN
 from medgen3d.core.errors import Medgen3dError
-from medgen3d.serving.engine import CaseOrder, Loaded, Order, PoisonedOrderError, Progress
-from medgen3d.serving.kept import Kept
-from medgen3d.serving.offers import Offers
-from medgen3d.serving.on_ray.source import Source
+from medgen3d.serving.execution.engine import CaseSpec, JobPlan, Progress, UndrawableJobError
+from medgen3d.serving.execution.stage_checkpoints import StageCheckpoints
+from medgen3d.serving.inference.pipeline_catalog import PipelineCatalog, ServedPipeline
 from medgen3d_stages.arrays import Image, Mask
 
 Pair = tuple[Image, Mask]
@@ -32,66 +31,65 @@ class RayEngine:
 
     Args:
         stages: Handles of the stages' deployments.
-        source: Where pipelines are found.
-        offers: What clients may ask for; it resolves through `source`.
+        catalog: The pipelines that are offered.
         config: How many cases at once, and how often the registry is asked.
-        identity: Short name of what the results' last bits depend on, `medgen3d.serving.kept.identity_of`.
+        identity: Short name of what the results' last bits depend on, of `stage_checkpoints.identity_of`.
     """
 
     def __init__(
-        self, stages: Mapping[str, Any], source: Source, offers: Offers, config: EngineConfig, identity: str
+        self, stages: Mapping[str, Any], catalog: PipelineCatalog, config: EngineConfig, identity: str
     ) -> None:
         self._stages = {stage: handle.options(stream=True) for stage, handle in stages.items()}
         self._prepare = {stage: handle.prepare for stage, handle in stages.items()}
-        self._source, self._offers, self._config, self._identity = source, offers, config, identity
+        self._catalog, self._config, self._identity = catalog, config, identity
         self._broken: set[str] = set()
 
-    async def pipelines(self) -> list[Loaded]:
+    async def pipelines(self) -> list[ServedPipeline]:
         """The pipelines that are offered."""
-        return [offer.loaded for offer in await asyncio.to_thread(self._offers.all)]
+        return await asyncio.to_thread(self._catalog.all)
 
-    async def find(self, reference: str) -> Loaded:
+    async def find(self, reference: str) -> ServedPipeline:
         """What a client's reference means now.
 
         Raises:
             RegistryError: There is no such pipeline, or it is not offered.
         """
-        return (await asyncio.to_thread(self._offers.find, reference)).loaded
+        return await asyncio.to_thread(self._catalog.find, reference)
 
-    async def accepted(self, reference: str) -> Loaded:
+    async def accepted(self, reference: str) -> ServedPipeline:
         """The version that a job was accepted for, whether it is still offered or not.
 
         Raises:
             RegistryError: It is gone.
         """
-        return (await asyncio.to_thread(self._offers.accepted, reference)).loaded
+        return await asyncio.to_thread(self._catalog.version, reference)
 
     async def watch(self) -> None:
         """Follow the registry until cancelled: a promoted version is made ready, and only then handed out."""
         while True:
             await asyncio.sleep(self._config.poll_s)
-            for reference, known in self._source.meanings().items():
+            for reference, known in self._catalog.meanings().items():
                 try:
                     await self._follow(reference, known)
                 except Exception as error:  # the registry is away, or a stage is restarting: the known version stays
                     _log.warning("what %s means now could not be found out: %s", reference, error)
 
     async def _follow(self, reference: str, known: str) -> None:
-        pinned = await asyncio.to_thread(self._source.look_up, reference)
+        pinned = await asyncio.to_thread(self._catalog.look_up, reference)
         if pinned == known or pinned in self._broken:
             return
         try:
-            await asyncio.to_thread(self._source.pipeline, pinned)
+            await asyncio.to_thread(self._catalog.pipeline, pinned)
             await asyncio.gather(*(prepare.remote(pinned) for prepare in self._prepare.values()))
         except Medgen3dError as error:
             self._broken.add(pinned)
             _log.error("%s now means %s, which cannot be used, so %s stays: %s", reference, pinned, known, error)
             return
-        self._source.settle(reference, pinned)
+        self._catalog.settle(reference, pinned)
         _log.info("%s now means %s; jobs that were accepted for %s end on it", reference, pinned, known)
 
-    async def run(self, order: Order, progress: Progress) -> list[Pair]:
-        """Draw all cases; see `medgen3d.serving.engine.Engine.run`.
+    async def run(self, order: JobPlan, progress: Progress) -> list[Pair]:
+        """Draw all cases; see `medgen3d.serving.execution.engine.Engine.run`.
 
         The arrays are read-only: of a single case as they lie in the object store, of several mapped from files, so
         that a large job takes no memory here.
@@ -106,8 +104,8 @@ class RayEngine:
             raise _decisive(errors) from None
         return [task.result() for task in tasks]
 
-    async def _case(self, order: Order, number: int, tally: "_Tally", gate: asyncio.Semaphore) -> Pair:
-        case, kept = order.cases[number], Kept(order.folder, number, self._identity)
+    async def _case(self, order: JobPlan, number: int, tally: "_Tally", gate: asyncio.Semaphore) -> Pair:
+        case, kept = order.cases[number], StageCheckpoints(order.folder, number, self._identity)
         async with gate, asyncio.TaskGroup() as keeping:
             steps = _Steps(self._stages, order, case, number, tally, kept, keeping)
             finished = await asyncio.to_thread(kept.read, "refiner")
@@ -127,7 +125,7 @@ class RayEngine:
         kept.drop("image_sequence_generator")  # the refined image is there
         return await self._mapped(kept, pair)
 
-    async def _mapped(self, kept: Kept, pair: Pair) -> Pair:
+    async def _mapped(self, kept: StageCheckpoints, pair: Pair) -> Pair:
         """The same arrays from their files, so that the object store need not hold them until the order ends."""
         stages = ("refiner", "mask_generator")  # a mask that was given is in no file
         image, mask = [await asyncio.to_thread(kept.read, stage) for stage in stages]
@@ -140,11 +138,11 @@ class _Steps:
     def __init__(
         self,
         stages: Mapping[str, Any],
-        order: Order,
-        case: CaseOrder,
+        order: JobPlan,
+        case: CaseSpec,
         number: int,
         tally: "_Tally",
-        kept: Kept,
+        kept: StageCheckpoints,
         keeping: asyncio.TaskGroup,
     ) -> None:
         self._stages, self._order, self._case, self._number = stages, order, case, number
@@ -168,7 +166,7 @@ class _Steps:
             async for answer in await answers._to_object_ref_gen():  # references, so that the array need not come here
                 told = await answer
                 if isinstance(told, str):
-                    raise PoisonedOrderError(f"case {self._case.case_id}: {told}")
+                    raise UndrawableJobError(f"case {self._case.case_id}: {told}")
                 if not isinstance(told, tuple):
                     self._tally.tell(stage, self._number, 1, 1)
                     return answer
@@ -187,7 +185,7 @@ class _Steps:
 class _Tally:
     """Progress of an order in slices of its cases, so that large cases count for more."""
 
-    def __init__(self, order: Order, progress: Progress) -> None:
+    def __init__(self, order: JobPlan, progress: Progress) -> None:
         self._depths = [case.shape[0] for case in order.cases]
         needed = [stage for stage in CHAIN if stage != CHAIN[0] or any(case.mask is None for case in order.cases)]
         self._done = {stage: [0.0] * len(self._depths) for stage in needed}
@@ -222,4 +220,4 @@ def _decisive(errors: BaseExceptionGroup[BaseException]) -> BaseException:
             waiting.extend(error.exceptions)
         else:
             leaves.append(error)
-    return next((error for error in leaves if isinstance(error, PoisonedOrderError)), leaves[-1])
+    return next((error for error in leaves if isinstance(error, UndrawableJobError)), leaves[-1])

@@ -18,17 +18,17 @@ from medgen3d.artifacts.synthetic_set import cannot_write, merge_parts, open_for
 from medgen3d.artifacts.training_limits import fingerprints_of
 from medgen3d.config.experiment import SynthesisConfig
 from medgen3d.core.errors import DataError
+from medgen3d.synthesis.batch_codec import GATES, WRITTEN
 from medgen3d.synthesis.calibrate import calibrate
-from medgen3d.synthesis.job import Job, make_job
-from medgen3d.synthesis.on_ray.leg import MOST_ITEMS, run_leg
-from medgen3d.synthesis.on_ray.watch import Progress, Watch, ends_on_request
-from medgen3d.synthesis.on_ray.workers import Tally
-from medgen3d.synthesis.order import Order
-from medgen3d.synthesis.output import given_up, part_of
+from medgen3d.synthesis.case_ledger import DONE, MAX_LOSSES, BatchSpec
+from medgen3d.synthesis.on_ray.actors import StageCounters
+from medgen3d.synthesis.on_ray.progress import Progress, RunProgress, ends_on_request
+from medgen3d.synthesis.on_ray.round import MOST_ITEMS, run_round
 from medgen3d.synthesis.plan import write_plan
-from medgen3d.synthesis.standing import DONE, MAX_LOSSES, Item
+from medgen3d.synthesis.run import SynthesisRun, open_run
+from medgen3d.synthesis.run_options import RunOptions
+from medgen3d.synthesis.set_writer import given_up, part_of
 from medgen3d.synthesis.summary import SynthesisSummary, summarise
-from medgen3d.synthesis.work import GATES, WRITTEN
 
 __all__ = ["WRITTEN", "synthesize"]
 _MAX_IDLE_LEGS = 3
@@ -48,7 +48,7 @@ def synthesize(
     out: Location,
     config: SynthesisConfig,
     progress: Progress = _silent,
-    order: Order | None = None,
+    order: RunOptions | None = None,
     *,
     dry_run: bool = False,
 ) -> SynthesisSummary:
@@ -72,8 +72,8 @@ def synthesize(
             another pipeline, seed, plan or other gates, or cannot be written.
         KeyboardInterrupt: The run was asked to end; what was begun is finished, and the set can be continued.
     """
-    order = order or Order()
-    job = make_job(bundles, pipeline_name, pipeline_version, count, seed, out, config, order)
+    order = order or RunOptions()
+    job = open_run(bundles, pipeline_name, pipeline_version, count, seed, out, config, order)
     num_kept = job.standing.count(DONE)
     if dry_run:
         summary = summarise(job, num_kept)
@@ -94,13 +94,13 @@ def synthesize(
     return summarise(job, num_kept)
 
 
-def _draw(job: Job, config: SynthesisConfig, progress: Progress, command: str) -> None:
+def _draw(job: SynthesisRun, config: SynthesisConfig, progress: Progress, command: str) -> None:
     processes = {stage: getattr(config.num_actors, stage) for stage in job.stages}
     processes |= {GATES: config.num_gate_actors} if job.info.gates else {}
     processes[WRITTEN] = 1
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)  # other nodes may die
-    tally = ray.remote(num_cpus=0, scheduling_strategy=here)(Tally).remote(list(processes))
-    watch = Watch(job, tally, processes, progress, command)
+    tally = ray.remote(num_cpus=0, scheduling_strategy=here)(StageCounters).remote(list(processes))
+    watch = RunProgress(job, tally, processes, progress, command)
     with watch.running(), ends_on_request(watch.asked_to_end):
         train, idle_legs = _training_cases(job), 0
         while items := job.standing.next_items(MOST_ITEMS):
@@ -115,11 +115,13 @@ def _draw(job: Job, config: SynthesisConfig, progress: Progress, command: str) -
             _miss(job, missed)
 
 
-def _take_leg(job: Job, items: list[Item], config: SynthesisConfig, tally: Any, train: list[Any]) -> list[Item]:
+def _take_leg(
+    job: SynthesisRun, items: list[BatchSpec], config: SynthesisConfig, tally: Any, train: list[Any]
+) -> list[BatchSpec]:
     """Draw items and note what became of them; those that did not come back."""
     missed = dict.fromkeys(items)
     try:
-        for place, (item, rows) in enumerate(run_leg(job, items, config, tally, train), start=1):
+        for place, (item, rows) in enumerate(run_round(job, items, config, tally, train), start=1):
             missed.pop(item, None)
             job.standing.take(rows)
             if place % _MERGE_AFTER == 0:
@@ -137,7 +139,7 @@ def _nothing_came_back(num_items: int) -> DataError:
     )
 
 
-def _miss(job: Job, missed: list[Item]) -> None:
+def _miss(job: SynthesisRun, missed: list[BatchSpec]) -> None:
     """Note items that were lost; those that were lost too often are given up."""
     for item in missed:
         if job.standing.lose(item):
@@ -148,7 +150,7 @@ def _miss(job: Job, missed: list[Item]) -> None:
             job.standing.take([row])
 
 
-def _training_cases(job: Job) -> list[Any]:
+def _training_cases(job: SynthesisRun) -> list[Any]:
     """The fingerprints of the training cases in Ray's store."""
     if not job.gates.near_copy:
         return []

@@ -15,12 +15,12 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from medgen3d.config.experiment import ExperimentConfig
 from medgen3d.core.errors import ConfigError, Medgen3dError
 from medgen3d.registry.tracking import RunLog
-from medgen3d.training.job import Job, Trained, bundle_folder, finish
 from medgen3d.training.loop import Losses, TrainingDivergedError
-from medgen3d.training.on_ray.board import Board
-from medgen3d.training.on_ray.failures import StopForOwnErrors
-from medgen3d.training.on_ray.work import work
+from medgen3d.training.on_ray.failure_policy import StopForOwnErrors
+from medgen3d.training.on_ray.progress_actor import ProgressActor
+from medgen3d.training.on_ray.worker import run_worker
 from medgen3d.training.run import TrainingRun
+from medgen3d.training.task import TrainingOutcome, TrainingTask, bundle_folder, finish
 
 log = logging.getLogger(__name__)
 Progress = Callable[[str, int, int, Losses], None]
@@ -35,7 +35,9 @@ class TrainingFailedError(Medgen3dError):
         return f"training run {run} failed: {reason} Its checkpoints are kept; mend the cause and add --resume."
 
 
-def train_stage(run: TrainingRun, data: Path, config: ExperimentConfig, run_log: RunLog, progress: Progress) -> Trained:
+def train_stage(
+    run: TrainingRun, data: Path, config: ExperimentConfig, run_log: RunLog, progress: Progress
+) -> TrainingOutcome:
     """Train one stage to its end, or continue it from its last checkpoint, and write its bundle; once only.
 
     Ctrl-C once asks the workers to save a checkpoint and end; twice ends them at once.
@@ -52,16 +54,18 @@ def train_stage(run: TrainingRun, data: Path, config: ExperimentConfig, run_log:
         TrainingFailedError: A worker met another error of ours, or the run failed more often than
             `cluster.max_failures`.
     """
-    job = Job(stage=run.stage, data=str(data.absolute()), config=config, run_log=run_log)
+    job = TrainingTask(stage=run.stage, data=str(data.absolute()), config=config, run_log=run_log)
     bundle = bundle_folder(run, config)
     if bundle.exists():
-        return Trained(run=run, step=job.settings.steps, bundle=bundle)
+        return TrainingOutcome(run=run, step=job.settings.steps, bundle=bundle)
     run_log.reopen()
     # On the driver's own machine, as Ray Train's controller: a run survives the loss of any other.
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    board = ray.remote(num_cpus=0, scheduling_strategy=here)(Board).remote()
+    board = ray.remote(num_cpus=0, scheduling_strategy=here)(ProgressActor).remote()
     trainer = TorchTrainer(
-        lambda: work(job, board),  # not as `train_loop_config`, which the controller would load, and with it torch
+        lambda: run_worker(
+            job, board
+        ),  # not as `train_loop_config`, which the controller would load, and with it torch
         scaling_config=ScalingConfig(
             num_workers=config.cluster.num_workers,
             use_gpu=bool(config.cluster.use_gpu),

@@ -33,8 +33,8 @@ from medgen3d.registry.bundles import register_bundle
 from medgen3d.registry.pipeline import CHAMPION, create_pipeline
 from medgen3d.registry.tracking import Tracking, start_run
 from medgen3d.registry.versions import fetch, find_version, set_alias
+from medgen3d.serving.security.tokens import create_token
 from medgen3d.serving.service import TOKENS
-from medgen3d.serving.tokens import create_token
 
 ENDED = ("succeeded", "failed", "cancelled")
 PROCESSES = {

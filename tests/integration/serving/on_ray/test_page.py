@@ -20,8 +20,8 @@ from PIL import Image
 
 from medgen3d.artifacts import nifti
 from medgen3d.core.volume import Volume, affine_from_spacing
+from medgen3d.serving.security.tokens import create_token, list_tokens, revoke_token
 from medgen3d.serving.service import TOKENS
-from medgen3d.serving.tokens import create_token, list_tokens, revoke_token
 
 REFUSED = "Failed to load resource: "
 """What Chromium logs about an answer of 400 or more, or none, whatever the page makes of it."""

@@ -6,7 +6,6 @@ import pytest
 from PIL import Image
 from pydantic import ValidationError
 
-from medgen3d.artifacts.figures import Figure, Picture, Section
 from medgen3d.artifacts.manifest import SyntheticSetInfo
 from medgen3d.artifacts.report import (
     EvaluatedPipeline,
@@ -15,6 +14,7 @@ from medgen3d.artifacts.report import (
     Verdict,
 )
 from medgen3d.artifacts.report_files import read_report, write_report
+from medgen3d.artifacts.report_parts import Metric, Picture, ReportSection
 from medgen3d.core.errors import ArtifactError
 
 
@@ -29,11 +29,11 @@ def verdict(passed):
 
 
 def section(name="fidelity", picture="plot.png"):
-    return Section(
+    return ReportSection(
         name=name,
         title="Fidelity",
         about="How it is measured.",
-        figures=[Figure(name=f"{name}.fid", title="FID", value=2.0, floor=1.0, num=20)],
+        figures=[Metric(name=f"{name}.fid", title="FID", value=2.0, floor=1.0, num=20)],
         pictures=[Picture(file=picture, caption="A plot", alt="Lines")],
     )
 

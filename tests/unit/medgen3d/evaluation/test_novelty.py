@@ -5,14 +5,14 @@ import pytest
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from medgen3d.artifacts.figures import Figure
+from medgen3d.artifacts.report_parts import Metric
 from medgen3d.core.labels import LabelTable
 from medgen3d.evaluation.novelty import near_copies, novelty, threshold
 from medgen3d.evaluation.sets import LabelledSet
 from medgen3d.measures.fingerprints import describe_case, nearest
 
 LABELS = LabelTable.from_mapping({0: "background", 3: "liver"})
-MEMBERSHIP = Figure(name="novelty.membership.refiner", title="Membership", value=0.5, num=4, num_of="cases")
+MEMBERSHIP = Metric(name="novelty.membership.refiner", title="Membership", value=0.5, num=4, num_of="cases")
 
 
 def case(seed):

@@ -8,12 +8,12 @@ import pytest
 from PIL import Image
 
 from medgen3d.artifacts.bundle import read_bundle
-from medgen3d.artifacts.gates import Gate, default_gates
+from medgen3d.artifacts.goals import Goal, default_goals
 from medgen3d.artifacts.prepared_set import PreparedSet
 from medgen3d.artifacts.report_files import read_report
-from medgen3d.artifacts.usefulness import Usefulness
+from medgen3d.artifacts.usefulness_results import UsefulnessResults
 from medgen3d.core.errors import ArtifactError
-from medgen3d.evaluation.measures import Instruments
+from medgen3d.evaluation.case_measurements import Instruments
 from medgen3d.evaluation.sets import open_sets
 from medgen3d.evaluation.suite import TITLES, evaluate, missing
 
@@ -32,7 +32,7 @@ class Threshold:
         return np.stack([image[::2, ::4, ::4], image[1::2, 1::4, 1::4] ** 2])
 
 
-STUDY = Usefulness(
+STUDY = UsefulnessResults(
     dataset="abdomen",
     dataset_digest="d" * 64,
     phantom=False,
@@ -56,7 +56,7 @@ def evaluated(tmp_path_factory, prepared, make_synthetic):
     root = tmp_path_factory.mktemp("equal")
     synthetic = make_synthetic(root / "pairs", noise=0, dataset_digest=PreparedSet(prepared).digest)
     sets = open_sets(prepared, synthetic)
-    return root, evaluate(sets, Instruments(judge=Threshold(), usefulness=STUDY), default_gates(), root / "out")
+    return root, evaluate(sets, Instruments(judge=Threshold(), usefulness=STUDY), default_goals(), root / "out")
 
 
 def figures(report):
@@ -107,7 +107,7 @@ def test_the_files_are_there_and_name_the_pipeline(evaluated):
 def test_masks_that_do_not_fit_their_images_destroy_the_agreement_and_the_verdict(tmp_path, prepared, make_synthetic):
     """The liver of 5 x 5 voxels per slice is moved by 5: mask and image share none of it."""
     sets = open_sets(prepared, make_synthetic(tmp_path / "pairs", noise=0, shift=5))
-    report = evaluate(sets, Instruments(judge=Threshold()), default_gates(), tmp_path / "out")
+    report = evaluate(sets, Instruments(judge=Threshold()), default_goals(), tmp_path / "out")
     assert figures(report)["agreement.dice.liver"].value == 0
     assert figures(report)["agreement.dice_gap"].value > 0.5
     assert next(verdict.passed for verdict in report.verdicts if verdict.figure == "agreement.dice_gap") is False
@@ -117,7 +117,7 @@ def test_what_is_missing_leaves_a_section_that_says_what_to_give_and_all_others_
     tmp_path, make_decathlon, make_synthetic
 ):
     sets = open_sets(make_decathlon(tmp_path / "real"), make_synthetic(tmp_path / "pairs"))
-    report = evaluate(sets, Instruments(), [Gate(figure="novelty.near_copies", at_most=0.01)], tmp_path / "out")
+    report = evaluate(sets, Instruments(), [Goal(figure="novelty.near_copies", at_most=0.01)], tmp_path / "out")
     reasons = {section.name: section.not_run for section in report.sections if section.not_run}
     assert reasons == missing(sets, Instruments())
     assert "--segmenter" in reasons.pop("agreement")
@@ -139,7 +139,7 @@ def test_copies_of_training_cases_are_told_from_new_ones(tmp_path, make_prepared
     shares = []
     for name, seeds in {"copies": range(200, 203), "new": range(300, 303)}.items():
         sets = open_sets(real, make_synthetic(tmp_path / name, seeds, dataset_digest=digest))
-        report = evaluate(sets, Instruments(), default_gates(), tmp_path / "out")
+        report = evaluate(sets, Instruments(), default_goals(), tmp_path / "out")
         shares.append(figures(report)["novelty.near_copies_image"].value)
     assert shares[0] == 1
     assert shares[1] < 1
@@ -148,7 +148,7 @@ def test_copies_of_training_cases_are_told_from_new_ones(tmp_path, make_prepared
 def test_the_same_sets_give_the_same_figures(tmp_path, make_prepared, make_synthetic):
     sets = open_sets(make_prepared(tmp_path / "real"), make_synthetic(tmp_path / "pairs"))
     first, second = (
-        evaluate(sets, Instruments(judge=Threshold()), default_gates(), tmp_path / name) for name in ("one", "two")
+        evaluate(sets, Instruments(judge=Threshold()), default_goals(), tmp_path / name) for name in ("one", "two")
     )
     assert second.model_copy(update={"created": first.created}) == first
 
@@ -157,14 +157,14 @@ def test_a_bad_case_is_named_before_anything_is_written(tmp_path, prepared, make
     synthetic = make_synthetic(tmp_path / "pairs")
     (synthetic / "images" / "syn_00001.nii.gz").write_bytes(b"")
     with pytest.raises(ArtifactError, match="syn_00001"):
-        evaluate(open_sets(prepared, synthetic), Instruments(), default_gates(), tmp_path / "out")
+        evaluate(open_sets(prepared, synthetic), Instruments(), default_goals(), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 def test_a_section_that_fails_does_not_take_the_others_with_it(tmp_path, prepared, make_synthetic):
     broken = STUDY.model_copy(update={"settings": {}})
     sets = open_sets(prepared, make_synthetic(tmp_path / "pairs"))
-    report = evaluate(sets, Instruments(usefulness=broken), default_gates(), tmp_path / "out")
+    report = evaluate(sets, Instruments(usefulness=broken), default_goals(), tmp_path / "out")
     reasons = {section.name: section.not_run for section in report.sections}
     assert reasons["usefulness"] == "It failed with KeyError: 'real_share'"
     assert reasons["plausibility"] == ""
@@ -172,7 +172,7 @@ def test_a_section_that_fails_does_not_take_the_others_with_it(tmp_path, prepare
 
 def test_a_report_on_phantom_data_says_so(tmp_path, prepared, make_synthetic):
     sets = open_sets(prepared, make_synthetic(tmp_path / "pairs", phantom=True))
-    assert evaluate(sets, Instruments(), default_gates(), tmp_path / "out").phantom
+    assert evaluate(sets, Instruments(), default_goals(), tmp_path / "out").phantom
     assert "PHANTOM DATA" in (tmp_path / "out" / "report.html").read_text()
 
 
@@ -182,7 +182,7 @@ def test_every_stage_of_a_pipeline_is_asked_which_cases_it_knows(
     real = make_prepared(tmp_path / "real", test=range(100, 102), train=range(200, 202), plane=(16, 24))
     sets = open_sets(real, make_synthetic(tmp_path / "pairs", dataset_digest=PreparedSet(real).digest))
     stages = {stage: read_bundle(root).trained_stage() for stage, root in tiny_pipeline.items()}
-    found = figures(evaluate(sets, Instruments(stages=stages), default_gates(), tmp_path / "out"))
+    found = figures(evaluate(sets, Instruments(stages=stages), default_goals(), tmp_path / "out"))
     for stage in stages:
         figure = found[f"novelty.membership.{stage}"]
         assert 0 <= figure.value <= 1
@@ -196,6 +196,6 @@ def test_without_held_out_cases_of_the_same_plane_membership_is_not_measured(
     synthetic = make_synthetic(tmp_path / "pairs", dataset_digest=PreparedSet(train).digest)
     sets = open_sets(make_decathlon(tmp_path / "real"), synthetic, train)
     stages = {"refiner": read_bundle(tiny_pipeline["refiner"]).trained_stage()}
-    found = figures(evaluate(sets, Instruments(stages=stages), default_gates(), tmp_path / "out"))
+    found = figures(evaluate(sets, Instruments(stages=stages), default_goals(), tmp_path / "out"))
     assert found["novelty.membership.refiner"].value is None
     assert "prepared sets with the same plane" in found["novelty.membership.refiner"].note

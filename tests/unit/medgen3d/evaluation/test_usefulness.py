@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from medgen3d.artifacts.report import EvaluatedPipeline
-from medgen3d.artifacts.usefulness import Size, Trial, Usefulness
+from medgen3d.artifacts.usefulness_results import Size, Trial, UsefulnessResults
 from medgen3d.evaluation.usefulness import PLOT, t_interval, usefulness
 
 PIPELINE = EvaluatedPipeline(name="knee", version=1, weights_sha256={}, config_hash="c", dataset_digest="d")
@@ -21,9 +21,9 @@ def trials(arm: str, num_cases: int, *dice: float) -> list[Trial]:
     ]
 
 
-def study(*groups: list[Trial]) -> Usefulness:
+def study(*groups: list[Trial]) -> UsefulnessResults:
     size = {"dataset_digest": "d", "num_pairs": 30, "pairs_seed": 0, "pipeline": PIPELINE}
-    return Usefulness(
+    return UsefulnessResults(
         dataset="knee",
         dataset_digest="d",
         phantom=True,
@@ -37,7 +37,7 @@ def study(*groups: list[Trial]) -> Usefulness:
     )
 
 
-def figures(results: Usefulness) -> dict:
+def figures(results: UsefulnessResults) -> dict:
     return {figure.name: figure for figure in usefulness(results).section.figures}
 
 

@@ -6,11 +6,11 @@ import pytest
 
 from medgen3d.artifacts.prepared_set import Intensity
 from medgen3d.config.experiment import IngestConfig
-from medgen3d.ingest.order import make_order
-from medgen3d.ingest.plan import make_plan
-from medgen3d.ingest.problems import BadCasesError, Problem
+from medgen3d.ingest.plan import make_ingest_plan
+from medgen3d.ingest.problems import BadCasesError, CaseProblem
+from medgen3d.ingest.request import make_request
 from medgen3d.ingest.sources import Pair, Source
-from medgen3d.ingest.verify import CaseFacts, Verdict
+from medgen3d.ingest.verify import CaseFacts, Verification
 
 FACTS = CaseFacts(
     shape=(10, 20, 30),
@@ -21,11 +21,11 @@ FACTS = CaseFacts(
     labels_found=(0, 5),
     sha256={"a": "0" * 64},
 )
-BROKEN = Problem(case="bad", kind="empty mask", found="nothing", expected="a label", remedy="Label it.")
+BROKEN = CaseProblem(case="bad", kind="empty mask", found="nothing", expected="a label", remedy="Label it.")
 
 
-def sound(case: str, **changes: object) -> Verdict:
-    return Verdict(case=case, facts=FACTS.model_copy(update=changes), problems=())
+def sound(case: str, **changes: object) -> Verification:
+    return Verification(case=case, facts=FACTS.model_copy(update=changes), problems=())
 
 
 def planned(verdicts, config=None, *, skip_bad=False, source_problems=(), root=Path("/data/set"), **choices):
@@ -37,7 +37,7 @@ def planned(verdicts, config=None, *, skip_bad=False, source_problems=(), root=P
         problems=list(source_problems),
     )
     given = {"name": None, "seed": 0, "labels_file": None, "patient_regex": None, "patients_csv": None} | choices
-    return make_plan(make_order(source, config or IngestConfig(), **given), verdicts, skip_bad=skip_bad)
+    return make_ingest_plan(make_request(source, config or IngestConfig(), **given), verdicts, skip_bad=skip_bad)
 
 
 def test_the_plane_is_the_smallest_multiple_of_8_that_holds_every_case():
@@ -111,7 +111,7 @@ def test_cases_of_one_patient_stay_in_one_split():
 
 
 def test_bad_cases_are_refused_all_at_once():
-    bad = Verdict(case="bad", facts=None, problems=(BROKEN,))
+    bad = Verification(case="bad", facts=None, problems=(BROKEN,))
     unsafe = BROKEN.model_copy(update={"case": "away", "kind": "unsafe path"})
     with pytest.raises(BadCasesError) as caught:
         planned([sound("a"), bad], source_problems=[unsafe])
@@ -121,7 +121,7 @@ def test_bad_cases_are_refused_all_at_once():
 
 def test_skipped_cases_are_listed_with_their_reasons_and_count_for_nothing():
     second = BROKEN.model_copy(update={"kind": "shape mismatch"})
-    bad = Verdict(case="bad", facts=None, problems=(BROKEN, second))
+    bad = Verification(case="bad", facts=None, problems=(BROKEN, second))
     plan = planned([sound("a"), bad, sound("thin", shape=(1, 99, 99))], skip_bad=True)
     assert [case.pair.case for case in plan.cases] == ["a"]
     assert plan.info.plane == (24, 32)
@@ -133,7 +133,7 @@ def test_skipped_cases_are_listed_with_their_reasons_and_count_for_nothing():
 
 def test_a_set_without_a_good_case_is_refused_even_if_bad_ones_are_skipped():
     with pytest.raises(BadCasesError):
-        planned([Verdict(case="bad", facts=None, problems=(BROKEN,))], skip_bad=True)
+        planned([Verification(case="bad", facts=None, problems=(BROKEN,))], skip_bad=True)
 
 
 def test_the_order_of_the_verdicts_does_not_matter():

@@ -2,10 +2,10 @@
 
 import pickle
 
-from medgen3d.ingest.problems import BadCasesError, Problem
+from medgen3d.ingest.problems import BadCasesError, CaseProblem
 
 PROBLEMS = [
-    Problem(case=case, kind="empty mask", found="background only", expected="a label", remedy="Label the case.")
+    CaseProblem(case=case, kind="empty mask", found="background only", expected="a label", remedy="Label the case.")
     for case in ("a", "b", "b")
 ]
 

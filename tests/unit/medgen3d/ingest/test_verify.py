@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from medgen3d.artifacts.prepared_set import IntensityRule
-from medgen3d.ingest.problems import Problem
+from medgen3d.ingest.problems import CaseProblem
 from medgen3d.ingest.sources import Pair
-from medgen3d.ingest.verify import Rules, Verdict, verify
+from medgen3d.ingest.verify import Rules, Verification, verify
 
 RULES = Rules(labels=(0, 1, 2), intensity=IntensityRule(kind="percentiles", low=0, high=100))
 CT_RULES = RULES.model_copy(update={"intensity": IntensityRule(kind="hu_window", low=-1000, high=1000)})
@@ -19,14 +19,14 @@ OPEN_RULES = RULES.model_copy(update={"labels": None})
 def judge(tmp_path):
     """Verify the pair called "liver_7" below tmp_path."""
 
-    def judged(rules: Rules = RULES) -> Verdict:
+    def judged(rules: Rules = RULES) -> Verification:
         image, mask = (tmp_path / folder / "liver_7.nii.gz" for folder in ("images", "labels"))
         return verify(Pair(case="liver_7", image=image, mask=mask), tmp_path, rules)
 
     return judged
 
 
-def only_problem(verdict: Verdict) -> Problem:
+def only_problem(verdict: Verification) -> CaseProblem:
     """The one problem; its sentence names the case and ends with what to do."""
     (problem,) = verdict.problems
     assert verdict.facts is None

@@ -4,7 +4,7 @@ import pytest
 
 from medgen3d.artifacts.prepared_set import PreparedSet
 from medgen3d.artifacts.report import EvaluatedPipeline
-from medgen3d.artifacts.usefulness import Size, Usefulness, write_usefulness
+from medgen3d.artifacts.usefulness_results import Size, UsefulnessResults, write_usefulness
 from medgen3d.config.experiment import CHAIN, ExperimentConfig, StorageConfig
 from medgen3d.core.errors import ConfigError
 from medgen3d.recipes.evaluate import plan_evaluation, sections_of
@@ -53,7 +53,7 @@ def make_study(tmp_path, prepared):
         size = Size(num_cases=3, dataset_digest=digest, num_pairs=3, pairs_seed=0, pipeline=generator)
         common = {"dataset": "abdomen", "dataset_digest": digest, "phantom": False, "labels": ["liver", "spleen"]}
         rest = {"num_train": num_train, "test_cases": ["real_100"], "seed": 0, "settings": {}, "sizes": [size]}
-        write_usefulness(tmp_path / "study", Usefulness.model_validate(common | rest | fields))
+        write_usefulness(tmp_path / "study", UsefulnessResults.model_validate(common | rest | fields))
         return tmp_path / "study"
 
     return make

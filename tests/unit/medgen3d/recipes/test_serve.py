@@ -8,9 +8,9 @@ import ray
 from medgen3d.config.experiment import ExperimentConfig
 from medgen3d.core.errors import ConfigError, RegistryError
 from medgen3d.recipes.serve import served_here, unfinished_jobs
-from medgen3d.serving.database import Database, sqlite_url
-from medgen3d.serving.jobs import JobStore, NewJob, new_id
-from medgen3d.serving.leases import Leases
+from medgen3d.serving.queue.database import Database, sqlite_url
+from medgen3d.serving.queue.job_store import JobStore, NewJob, new_id
+from medgen3d.serving.queue.leases import Leases
 from medgen3d.serving.schemas import JobRequest
 
 

@@ -10,7 +10,7 @@ import pytest
 from medgen3d.artifacts.report import EvaluatedPipeline, Report, SetDescription, Verdict
 from medgen3d.core.errors import RegistryError
 from medgen3d.registry.pipeline import create_pipeline, describe, list_pipelines, resolve_pipeline
-from medgen3d.registry.promotion import promote, standing
+from medgen3d.registry.promotion import promote, promotion_note
 from medgen3d.registry.tracking import Tracking
 
 
@@ -67,7 +67,7 @@ def test_a_version_whose_report_passed_becomes_the_champion_and_the_report_stays
     report = report_on()
     promoted = promote(tracking, "toy", report)
     assert promoted.aliases == ("candidate", "champion")
-    assert standing(promoted) == "passed"
+    assert promotion_note(promoted) == "passed"
     assert stored_report(tracking, 1) == report.model_dump(mode="json")
     assert resolve_pipeline(tracking, "toy@champion").version == 1
 
@@ -121,7 +121,8 @@ def test_force_promotes_without_a_report_and_the_registry_says_so(tracking):
     assert "champion" in promoted.aliases
     assert promoted.tags["forced"] == "true"
     assert (
-        standing(promoted) == "forced: there is no report; write one with `medgen3d evaluate` and give it with --report"
+        promotion_note(promoted)
+        == "forced: there is no report; write one with `medgen3d evaluate` and give it with --report"
     )
 
 
@@ -141,12 +142,12 @@ def test_a_forced_promotion_keeps_no_report_that_is_about_something_else(trackin
 
 
 def test_force_that_was_not_needed_is_not_recorded(tracking, report_on):
-    assert standing(promote(tracking, "toy", report_on(), force=True)) == "passed"
+    assert promotion_note(promote(tracking, "toy", report_on(), force=True)) == "passed"
 
 
 def test_a_version_that_was_forced_and_passes_later_is_no_longer_called_forced(tracking, report_on):
     promote(tracking, "toy", None, force=True)
-    assert standing(promote(tracking, "toy", report_on())) == "passed"
+    assert promotion_note(promote(tracking, "toy", report_on())) == "passed"
 
 
 def test_a_version_whose_report_passed_before_is_promoted_again_without_one(tracking, report_on):
@@ -157,4 +158,4 @@ def test_a_version_whose_report_passed_before_is_promoted_again_without_one(trac
 
 
 def test_there_is_nothing_to_say_of_a_version_that_was_never_promoted(tracking):
-    assert standing(describe(tracking, "toy@1").version) == ""
+    assert promotion_note(describe(tracking, "toy@1").version) == ""

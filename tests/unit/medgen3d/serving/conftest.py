@@ -4,8 +4,7 @@ import pytest
 
 from medgen3d.artifacts.bundle import read_bundle
 from medgen3d.artifacts.pipeline import Pipeline
-from medgen3d.serving.engine import Loaded
-from medgen3d.serving.offers import describe
+from medgen3d.serving.inference.pipeline_catalog import ServedPipeline, describe
 
 
 @pytest.fixture(scope="session")
@@ -19,7 +18,7 @@ def pipeline_of(tiny_pipeline):
 
 
 @pytest.fixture(scope="session")
-def knee(pipeline_of) -> Loaded:
+def knee(pipeline_of) -> ServedPipeline:
     """The tiny pipeline as an engine describes it: spacing (3, 0.5, 0.75), plane (16, 24), at most 9 slices."""
     return describe(pipeline_of(), "knee@3", batch=4, threads=1, device="cpu")
 

@@ -7,8 +7,8 @@ import torch
 from medgen3d.artifacts.bundle import BundleInfo, named_weights, read_bundle, write_bundle
 from medgen3d.measures.fingerprints import describe_case
 from medgen3d.measures.limits import CaseLimits, LabelLimits, NearCopyLimits
+from medgen3d.synthesis.batch_codec import begin
 from medgen3d.synthesis.gates import GateRules, Gates
-from medgen3d.synthesis.work import begin
 from medgen3d_stages.contract import DataSpec
 from medgen3d_stages.segmenter.config import SegmenterConfig
 from medgen3d_stages.segmenter.stage import Segmenter

@@ -9,7 +9,7 @@ from medgen3d.artifacts.planned_case import plan_case
 from medgen3d.artifacts.storage import Folder
 from medgen3d.core.errors import ConfigError, DataError
 from medgen3d.core.volume import Volume, affine_from_spacing
-from medgen3d.synthesis.plan import PLAN, Plan, write_plan
+from medgen3d.synthesis.plan import PLAN, SynthesisPlan, write_plan
 from medgen3d.synthesis.plan_file import read_plan
 
 
@@ -140,11 +140,11 @@ def test_the_plan_in_the_set_is_the_plan_that_is_drawn(read, tmp_path):
     write_plan(Folder.of(tmp_path), plan)
     rows = pq.read_table(tmp_path / PLAN)
 
-    assert list(Plan(count=4, seed=4, shapes=plan.shapes, rows=rows)) == list(plan)
+    assert list(SynthesisPlan(count=4, seed=4, shapes=plan.shapes, rows=rows)) == list(plan)
     assert plan.case(5) == plan_case(4, 5, plan.shapes)  # beyond the plan: fills a batch
 
 
 def test_a_longer_plan_replaces_a_shorter_one_and_not_the_other_way_round(dataset, tmp_path):
     for count, expected in ((3, 3), (7, 7), (2, 7)):
-        write_plan(Folder.of(tmp_path), Plan(count=count, seed=0, shapes=dataset.shapes))
+        write_plan(Folder.of(tmp_path), SynthesisPlan(count=count, seed=0, shapes=dataset.shapes))
         assert pq.read_table(tmp_path / PLAN).num_rows == expected

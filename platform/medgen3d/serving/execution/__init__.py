@@ -1,0 +1,1 @@
+"""From an accepted job to its result: planning, running, checkpoints, files."""

@@ -1,0 +1,1 @@
+"""Jobs as rows of a database: submitted, claimed under leases, taken in turns, limited per owner."""

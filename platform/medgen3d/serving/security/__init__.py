@@ -1,0 +1,1 @@
+"""Who may call, what callers sent, and the log of both."""
