@@ -64,7 +64,8 @@ def compare_masks(
 ) -> AgreementMeasures:
     """Dice, surface Dice and HD95 (MONAI) per label of two masks [D, h, w]."""
     import torch
-    from monai.metrics import compute_dice, compute_hausdorff_distance, compute_surface_dice
+
+    from medgen3d_stages.monai_parts import compute_dice, compute_hausdorff_distance, compute_surface_dice
 
     hot = [
         torch.from_numpy(np.stack([each == label for label in range(num_labels)]))[None] for each in (found, expected)

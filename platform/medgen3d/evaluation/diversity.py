@@ -34,7 +34,8 @@ def similarities(thumbnails: Sequence[Thumbnail], rng: np.random.Generator) -> N
     Source: Wang, Simoncelli and Bovik 2003, as monai.metrics.MultiScaleSSIMMetric computes it in 3D.
     """
     import torch
-    from monai.metrics import MultiScaleSSIMMetric
+
+    from medgen3d_stages.monai_parts import MultiScaleSSIMMetric
 
     first, second = np.triu_indices(len(thumbnails), 1)
     if not len(first):

@@ -13,10 +13,10 @@ from medgen3d.core.errors import ArtifactError, DataError
 from medgen3d.core.hashing import sha256_of
 
 if TYPE_CHECKING:
-    from monai.networks.nets.resnet import ResNetFeatures
     from torch import Tensor
 
     from medgen3d.evaluation.judge import Judge
+    from medgen3d_stages.monai_parts import ResNetFeatures
 
 VIEWS = ("axial", "coronal", "sagittal")
 """Named by the array axis that their slices run along: D, H, W."""
@@ -158,7 +158,8 @@ def _radimagenet(model: str) -> "ResNetFeatures":
 
 def _resnet(model: str, spatial_dims: int, in_channels: int) -> "ResNetFeatures":
     import torch
-    from monai.networks.nets.resnet import ResNetFeatures
+
+    from medgen3d_stages.monai_parts import ResNetFeatures
 
     with torch.random.fork_rng(devices=[]):  # fresh weights are overwritten: they must not move the caller's stream
         network = ResNetFeatures(model, pretrained=False, spatial_dims=spatial_dims, in_channels=in_channels)

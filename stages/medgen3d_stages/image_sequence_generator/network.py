@@ -5,13 +5,13 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from monai.networks.nets import MultiScalePatchDiscriminator
 from torch import Tensor, nn
 
 from medgen3d_stages.arrays import one_hot
 from medgen3d_stages.image_sequence_generator.config import ImageSequenceGeneratorConfig
 from medgen3d_stages.layers.padding import padded_side
 from medgen3d_stages.layers.spade import SpadeBlock
+from medgen3d_stages.monai_parts import MultiScalePatchDiscriminator
 
 SEQUENCE = 3
 """Slices that the sequence discriminator sees."""

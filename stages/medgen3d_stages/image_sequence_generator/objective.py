@@ -2,13 +2,13 @@
 
 import numpy as np
 import torch
-from monai.losses import PatchAdversarialLoss
 from numpy.typing import NDArray
 from torch import Tensor
 
 from medgen3d_stages.arrays import Batch, Example, Networks
 from medgen3d_stages.image_sequence_generator.config import ImageSequenceGeneratorConfig
 from medgen3d_stages.image_sequence_generator.network import NO_SLICE, SEQUENCE, History, Slice, masks_one_hot
+from medgen3d_stages.monai_parts import PatchAdversarialLoss
 
 
 def cut_window(example: Example, config: ImageSequenceGeneratorConfig, rng: np.random.Generator) -> Batch:

@@ -1,9 +1,9 @@
 """Normalisation that a label map modulates (SPADE), and a residual block made of it."""
 
 import torch.nn.functional as F
-from monai.networks.blocks.spade_norm import SPADE
-from monai.networks.nets import SPADEDiffusionModelUNet
 from torch import Tensor, nn
+
+from medgen3d_stages.monai_parts import SPADE, SPADEDiffusionModelUNet
 
 
 class Spade(nn.Module):

@@ -4,11 +4,11 @@ import math
 
 import torch
 import torch.nn.functional as F
-from monai.networks.nets import DiffusionModelUNet
 from torch import Tensor, nn
 
 from medgen3d_stages.layers.padding import multiple_of
 from medgen3d_stages.mask_generator.config import MaskGeneratorConfig
+from medgen3d_stages.monai_parts import DiffusionModelUNet
 
 POSITION_FEATURES = 5
 

@@ -1,7 +1,6 @@
 """The network: MONAI's SegResNet, whose encoder also describes images for the evaluation."""
 
-from monai.networks.nets import SegResNet
-
+from medgen3d_stages.monai_parts import SegResNet
 from medgen3d_stages.segmenter.config import SegmenterConfig
 
 

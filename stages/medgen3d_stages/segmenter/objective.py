@@ -2,13 +2,13 @@
 
 import numpy as np
 import torch
-from monai.losses import DiceCELoss
 from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 from torch import Tensor, nn
 
 from medgen3d_stages.arrays import Batch, Example
+from medgen3d_stages.monai_parts import DiceCELoss
 from medgen3d_stages.segmenter.config import SegmenterConfig
 
 

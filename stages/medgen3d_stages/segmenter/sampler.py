@@ -5,13 +5,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from monai.inferers import sliding_window_inference
-from monai.networks.nets import SegResNet
 from numpy.typing import NDArray
 from torch import Tensor
 
 from medgen3d_stages.arrays import Mask
 from medgen3d_stages.layers.padding import multiple_of, reflected
+from medgen3d_stages.monai_parts import SegResNet, sliding_window_inference
 from medgen3d_stages.segmenter.config import SegmenterConfig
 
 

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 import torch
-from monai.networks.nets.resnet import ResNetFeatures
 from safetensors.torch import save_file
 
 from medgen3d.core.errors import ArtifactError, DataError
 from medgen3d.core.hashing import sha256_of
 from medgen3d.evaluation.extractors import JudgeExtractor, pretrained_extractor, view_features
+from medgen3d_stages.monai_parts import ResNetFeatures
 
 IMAGE = np.random.default_rng(0).uniform(-1, 1, size=(32, 48, 16)).astype(np.float32)
 LAYERS = {"conv1": 0, "bn1": 1, "layer1": 4, "layer2": 5, "layer3": 6, "layer4": 7}  # as torchvision orders them

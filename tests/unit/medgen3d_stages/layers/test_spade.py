@@ -1,8 +1,8 @@
 import torch
-from monai.networks.blocks.spade_norm import SPADE
 from torch import nn
 
 from medgen3d_stages.layers.spade import Spade, SpadeBlock, spade_diffusion_unet
+from medgen3d_stages.monai_parts import SPADE
 
 
 def block() -> SpadeBlock:
