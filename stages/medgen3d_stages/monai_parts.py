@@ -1,9 +1,9 @@
 """The parts of MONAI that medgen3d uses, imported without the packages that MONAI loads along with them.
 
 `import monai` loads all of MONAI, and with it MLflow, matplotlib, pandas and scikit-learn where they are installed.
-That is most of its time, in each of the many processes that train, draw and serve (`benchmarks/imports.py`). MONAI treats
-them as optional and nothing imported here needs them, so they are hidden while MONAI is loaded; afterwards they can be
-imported as always. A program that wants all of MONAI in the same process imports `monai` first.
+That is most of its time, in each of the many processes that train, draw and serve (`benchmarks/imports.py`). MONAI
+treats them as optional and nothing imported here needs them, so they are hidden while MONAI is loaded; afterwards they
+can be imported as always. A program that wants all of MONAI in the same process imports `monai` first.
 """
 
 import sys
