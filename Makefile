@@ -25,7 +25,7 @@ check: $(INSTALLED)  ## The fast loop, some minutes: linters, types, import rule
 	@$(BIN)/pytest -x -q -n auto tests/unit tests/architecture
 
 test: check  ## What CI runs: check, then the contract, integration and end-to-end tests
-	@$(BIN)/pytest -q -n 2 --dist loadfile --no-loadscope-reorder tests/e2e tests/integration tests/contract
+	@$(BIN)/pytest -q -n 2 --dist loadfile --no-loadscope-reorder --durations=10 tests/e2e tests/integration tests/contract
 
 soak: $(INSTALLED)  ## Every property test with thousands of new examples, and the long versions of other tests
 	@$(BIN)/pytest -q --hypothesis-profile=soak --timeout=3600 tests/unit tests/contract
