@@ -35,6 +35,7 @@ from medgen3d.config.load import load_config, preset_names
 from medgen3d.ingest.problems import Kind
 from medgen3d.measures.limits import CaseLimits, LabelLimits, NearCopyLimits
 from medgen3d.serving.execution.results import AnsweredRequest
+from medgen3d.serving.job_states import STATES, JobState
 from medgen3d.serving.schemas import JobRequest
 from medgen3d.serving.security.tokens import TokenEntry, TokenFile
 from medgen3d.synthesis import plan
@@ -232,6 +233,14 @@ def test_every_field_of_a_request_is_documented_with_its_default() -> None:
     documented = {row[0].strip("`"): yaml.safe_load(row[1].strip("`")) for row in rows}
     fields = JobRequest.model_fields.items()
     assert documented == {name: None if field.is_required() else field.default for name, field in fields}
+
+
+def test_every_state_of_a_job_is_documented_with_its_meaning_and_what_follows() -> None:
+    rows = [row for found in tables(SERVING).values() for row in found if row[0].strip("`") in set(JobState)]
+    shown = {row[0].strip("`"): (row[1], coded(row[2])) for row in rows}
+    assert shown == {
+        state: (facts.meaning, [each for each in JobState if each in facts.next]) for state, facts in STATES.items()
+    }
 
 
 def test_every_preset_is_documented() -> None:

@@ -21,6 +21,10 @@ VIOLATIONS = {
         "medgen3d/ingest/__init__.py",
         "def late():\n    import medgen3d.training",
     ),
+    "Rooms of serving; a new one must declare its place here": (
+        "medgen3d/serving/queue/__init__.py",
+        "def late():\n    import medgen3d.serving.execution.runner",
+    ),
     "Stage layers; a new module must declare its place here": (
         "medgen3d_stages/layers/__init__.py",
         "import medgen3d_stages.refiner",
@@ -82,6 +86,7 @@ def test_every_rule_bites(sources: Path) -> None:
     ("module", "rule"),
     [
         ("medgen3d/utils.py", "Platform layers; a new module must declare its place here"),
+        ("medgen3d/serving/utils.py", "Rooms of serving; a new one must declare its place here"),
         ("medgen3d_stages/utils.py", "Stage layers; a new module must declare its place here"),
         ("medgen3d_stages/refiner/utils.py", "One stage reads like another"),
     ],

@@ -1,4 +1,4 @@
-"""Why the service refuses a request: the class decides the HTTP status (`api.problems`), the text is one sentence."""
+"""The refusals of the service: the class decides the HTTP status (`api.problems`), the text is one sentence."""
 
 from medgen3d.core.errors import Medgen3dError
 

@@ -1,12 +1,12 @@
-"""What clients send and get. These models are the OpenAPI document; docs/serving.md explains them."""
+"""The requests and answers of the HTTP API. These models are the OpenAPI document; docs/serving.md explains them."""
 
 from datetime import datetime
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat
 
-State = Literal["queued", "running", "succeeded", "failed", "cancelled"]
-FINAL: tuple[State, ...] = ("succeeded", "failed", "cancelled")
+from medgen3d.serving.job_states import JobState
+
 MaskUse = Literal["full", "partial"]
 
 
@@ -56,7 +56,7 @@ class JobStatus(BaseModel):
     """
 
     id: str
-    state: State
+    state: JobState
     request: JobRequest
     pipeline: str
     created: datetime

@@ -28,20 +28,20 @@ class Service:
     """What the HTTP endpoints use.
 
     checks: Lets few masks be checked at a time, which bounds the memory that they take.
-    waiting: Connections that are held open for a job.
+    held_connections: Those that are held open for a job.
     """
 
     settings: ServingConfig
     engine: Engine
     database: Database
     store: JobStore
-    allowance: RateLimiter
+    rate_limiter: RateLimiter
     files: JobFiles
     tokens: TokenStore
     audit: AuditLog
     runner: Runner
     metrics: Metrics
-    waiting: "HeldConnections"
+    held_connections: "HeldConnections"
     checks: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_CHECKS_AT_A_TIME))
 
 
@@ -100,11 +100,11 @@ def open_service(settings: ServingConfig, folder: Path, engine: Engine) -> Servi
         engine=engine,
         database=database,
         store=store,
-        allowance=RateLimiter(database, per_minute=settings.requests_per_minute, burst=settings.request_burst),
+        rate_limiter=RateLimiter(database, per_minute=settings.requests_per_minute, burst=settings.request_burst),
         files=files,
         tokens=TokenStore(files.root / TOKENS),
         audit=AuditLog(files.root / AUDIT),
         runner=runner,
         metrics=metrics,
-        waiting=HeldConnections(settings.max_streams),
+        held_connections=HeldConnections(settings.max_streams),
     )

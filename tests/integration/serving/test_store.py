@@ -14,10 +14,12 @@ import pytest
 from sqlalchemy import update
 
 from medgen3d.serving.errors import KeyReusedError, OwnerBusyError, QueueFullError, UnknownJobError
+from medgen3d.serving.job_states import STATES, JobState
 from medgen3d.serving.queue.database import Database, jobs, sqlite_url
 from medgen3d.serving.queue.job_store import JobStore, NewJob, new_id
 from medgen3d.serving.queue.leases import Leases
 from medgen3d.serving.queue.rate_limit import RateLimiter
+from medgen3d.serving.queue.transitions import move
 from medgen3d.serving.schemas import JobRequest, StageProgress
 
 
@@ -70,6 +72,17 @@ def test_an_accepted_job_is_there_for_whoever_opens_the_database_next(url, store
     assert (again.state, again.pipeline, again.request.count, again.place) == ("queued", "knee@3", 2, 0)
 
 
+@pytest.mark.parametrize("state", JobState)
+def test_a_state_changes_only_to_those_that_the_table_lets_follow(state, store, database):
+    job_id, _ = store.submit(new_job())
+    for target in JobState:
+        with database.writing() as connection:
+            connection.execute(update(jobs).where(jobs.c.id == job_id).values(state=state))
+            moved = move(connection, jobs.c.id == job_id, target)
+        assert moved == (target in STATES[state].next)
+        assert store.status(job_id, "anna").state == (target if moved else state)
+
+
 def test_jobs_are_claimed_in_the_order_in_which_they_came(store, leases):
     ids = [store.submit(new_job())[0] for _ in range(3)]
     assert [store.status(job_id, "anna").place for job_id in ids] == [0, 1, 2]
@@ -104,7 +117,7 @@ def test_a_sign_of_life_keeps_a_job_and_shows_its_progress(store, leases, databa
     job_id, _ = store.submit(new_job())
     leases.claim("a")
     let_lease_run_out(database, job_id)
-    assert leases.beat({(job_id, 1): [StageProgress(stage="refiner", done=3, total=8)]}) == set()
+    assert leases.heartbeat({(job_id, 1): [StageProgress(stage="refiner", done=3, total=8)]}) == set()
     assert leases.claim("b") is None
     assert store.status(job_id, "anna").progress == [StageProgress(stage="refiner", done=3, total=8)]
 
@@ -115,7 +128,7 @@ def test_a_runner_that_lost_its_lease_can_write_nothing(store, leases, database)
     let_lease_run_out(database, job_id)
     leases.claim("b")
     stale = (job_id, 1)
-    assert leases.beat({stale: []}) == {stale}
+    assert leases.heartbeat({stale: []}) == {stale}
     assert not leases.finish(*stale, 10)
     assert not leases.fail(*stale, "no")
     assert not leases.retry(*stale, "no")
@@ -130,7 +143,7 @@ def test_a_cancelled_job_is_over_for_its_runner_and_for_all_others(store, leases
     job_id, _ = store.submit(new_job())
     leases.claim("a")
     assert store.cancel(job_id, "anna").state == "cancelled"
-    assert leases.beat({(job_id, 1): []}) == {(job_id, 1)}
+    assert leases.heartbeat({(job_id, 1): []}) == {(job_id, 1)}
     assert not leases.finish(job_id, 1, 5)
     assert leases.claim("b") is None
     assert store.status(job_id, "anna").state == "cancelled"
@@ -260,7 +273,7 @@ def test_the_end_is_estimated_from_how_long_the_last_jobs_took(store, leases, da
     assert store.status(done, "anna").eta_s is None
     assert store.status(running, "anna").eta_s == pytest.approx(12, abs=2)
     assert store.status(waiting, "anna").eta_s == pytest.approx(20)  # 3 pairs before it and 2 of its own
-    leases.beat({(running, 1): [StageProgress(stage="s", done=1, total=2)]})
+    leases.heartbeat({(running, 1): [StageProgress(stage="s", done=1, total=2)]})
     with database.writing() as connection:
         now = database.now(connection)
         connection.execute(update(jobs).where(jobs.c.id == running).values(started=now - 50))
@@ -316,7 +329,7 @@ leases = Leases(Database(sys.argv[1]), lease_s=1.0, max_attempts=3)
 job = leases.claim("doomed")
 print(job.id, flush=True)
 while True:
-    leases.beat({(job.id, job.attempt): []})
+    leases.heartbeat({(job.id, job.attempt): []})
     time.sleep(0.1)
 """
 

@@ -1,4 +1,7 @@
-"""Who calls, as endpoints see it, and the scheme as OpenAPI tells it. The gate has judged the token already."""
+"""Dependencies of endpoints: the service, and the caller with the scope that is needed.
+
+The middleware has judged the token already; the scheme here only tells OpenAPI about it.
+"""
 
 from typing import Annotated
 

@@ -17,7 +17,8 @@ from medgen3d.serving.api.problems import documented, sentence_of
 from medgen3d.serving.api.results import result_of
 from medgen3d.serving.api.submission import IdempotencyKey, keep_file, submit_job
 from medgen3d.serving.errors import RefusedError
-from medgen3d.serving.schemas import FINAL, JobRequest, JobStatus
+from medgen3d.serving.job_states import FINAL
+from medgen3d.serving.schemas import JobRequest, JobStatus
 from medgen3d.serving.security.tokens import Caller
 from medgen3d.serving.service import Service
 
@@ -78,7 +79,7 @@ async def submit(
 
     As JSON, or with a mask as multipart form of `request` (JSON) and `mask` (NIfTI).
     """
-    await asyncio.to_thread(service.allowance.take, caller.owner)
+    await asyncio.to_thread(service.rate_limiter.take, caller.owner)
     kind = http.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind not in ("application/json", "multipart/form-data"):
         raise HTTPException(415, f"found the media type {kind!r}, expected application/json or multipart/form-data.")
@@ -117,7 +118,7 @@ async def events(http: Request, job_id: JobId, service: Served, caller: Synthesi
     """Follow a job until it ends."""
     http.state.job = job_id
     first = await asyncio.to_thread(service.store.status, job_id, caller.sees)
-    service.waiting.refuse_too_many()
+    service.held_connections.refuse_too_many()
     return StreamingResponse(
         _events(service, caller, first), media_type="text/event-stream", headers={"Cache-Control": "no-cache"}
     )
@@ -195,7 +196,7 @@ def _parse(text: bytes) -> JobRequest:
 
 async def _events(service: Service, caller: Caller, status: JobStatus) -> AsyncIterator[str]:
     said, quiet = "", 0.0
-    with service.waiting.one():
+    with service.held_connections.one():
         while True:
             text = status.model_dump_json()
             if text != said:

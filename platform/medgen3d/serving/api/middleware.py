@@ -1,4 +1,4 @@
-"""What every request passes first: token, size of the body, audit log, metrics.
+"""The middleware that every request passes first: token, size of the body, audit log, metrics.
 
 It stands before routing, so that nothing is parsed for a client without a token, and that a path which somebody adds is
 closed unless it is listed as open.
@@ -23,7 +23,7 @@ OPEN_PREFIX = "/page/"
 """Files of the web page; they hold nothing of anybody."""
 UPLOADS = frozenset({"/v1/jobs", "/v1/images"})
 MAX_JSON_BYTES = 2**20
-_FORM_BYTES = 2**16  # of a multipart body, beside the mask
+_FORM_BYTES = 2**16  # of a multipart body, besides the mask
 BODY_WITHIN_S = 120.0
 _DISCARD_BYTES = 2**26
 _DISCARD_S = 5.0

@@ -32,8 +32,8 @@ async def pairs(
     http: Request, body: PairsRequest, service: Served, caller: Synthesizer, key: IdempotencyKey = None
 ) -> Any:
     """A few pairs at once. After `deadline_s` the answer is 504 with the job's id, and the job goes on."""
-    service.waiting.refuse_too_many()
-    await asyncio.to_thread(service.allowance.take, caller.owner)
+    service.held_connections.refuse_too_many()
+    await asyncio.to_thread(service.rate_limiter.take, caller.owner)
     most = service.settings.max_pairs_waited_for
     if body.count > most:
         raise RefusedError(f"count: found {body.count}, expected at most {most} to wait for. Use POST /v1/jobs.")
@@ -69,8 +69,8 @@ async def images(
     key: IdempotencyKey = None,
 ) -> Any:
     """An image for a mask, on the mask's own grid. After `deadline_s`: 504 with the job's id, and the job goes on."""
-    service.waiting.refuse_too_many()
-    await asyncio.to_thread(service.allowance.take, caller.owner)
+    service.held_connections.refuse_too_many()
+    await asyncio.to_thread(service.rate_limiter.take, caller.owner)
     request = JobRequest(pipeline=pipeline, seed=seed, style=style, mask_use="full")
     with service.files.incoming() as folder:
         upload = Path(folder) / "incoming"

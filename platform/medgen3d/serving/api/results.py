@@ -8,7 +8,8 @@ from fastapi.responses import FileResponse
 from starlette.exceptions import HTTPException
 
 from medgen3d.serving.execution.results import files_of
-from medgen3d.serving.schemas import FINAL, JobStatus
+from medgen3d.serving.job_states import FINAL, JobState
+from medgen3d.serving.schemas import JobStatus
 from medgen3d.serving.service import Service
 
 _LOOK_EVERY_S = 0.1
@@ -49,7 +50,7 @@ async def wait_for(http: Request, service: Service, job_id: str, deadline_s: flo
         HTTPException: It failed (500), or was cancelled (409).
     """
     until = time.monotonic() + deadline_s
-    with service.waiting.one():
+    with service.held_connections.one():
         while True:
             status = await asyncio.to_thread(service.store.status, job_id, None)
             if status.state in FINAL:
@@ -57,8 +58,8 @@ async def wait_for(http: Request, service: Service, job_id: str, deadline_s: flo
             if time.monotonic() >= until or await http.is_disconnected():
                 raise DeadlineError(job_id, deadline_s)
             await asyncio.sleep(min(_LOOK_EVERY_S, max(0.0, until - time.monotonic())))
-    if status.state == "failed":
+    if status.state == JobState.FAILED:
         raise HTTPException(500, f"job {job_id} failed: {status.error}")
-    if status.state == "cancelled":
+    if status.state == JobState.CANCELLED:
         raise HTTPException(409, f"job {job_id} was cancelled")
     return status

@@ -80,7 +80,7 @@ async def submit_job(
 
 
 async def keep_stream(chunks: AsyncIterator[bytes], target: Path) -> None:
-    """Write a body to a file piece by piece; the gate bounds it."""
+    """Write a body to a file piece by piece; the middleware bounds it."""
     with target.open("wb") as file:
         async for chunk in chunks:
             await asyncio.to_thread(file.write, chunk)

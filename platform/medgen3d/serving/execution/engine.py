@@ -1,7 +1,7 @@
-"""What draws: the border between jobs, which know nothing of networks, and whatever runs the chain.
+"""The engine: the border between jobs, which know nothing of networks, and the processes that run the chain.
 
-The service accepts a job, pins it to a pipeline's version and hands its cases to an engine. `on_ray` has the engine of
-a cluster; `local` one that draws in the service's own process, for one user and for tests.
+The service accepts a job, pins it to a pipeline's version and hands its cases to an engine; `on_ray.engine` has the one
+that draws on a cluster.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +13,7 @@ from medgen3d.serving.inference.pipeline_catalog import ServedPipeline
 from medgen3d_stages.arrays import Image, Mask
 
 Progress = Callable[[str, int, int], None]
-"""(stage, units done, units in all) of one order, from the event loop; cheap."""
+"""(stage, units done, units in all) of one job, from the event loop; cheap."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,7 +42,7 @@ class JobPlan:
 
     job_id: Whose.
     pipeline: Reference of one version, `NAME@3` or `builtin/NAME`; never an alias.
-    cases: Small batches may share a device with other orders.
+    cases: They may share a device with those of other jobs.
     folder: Where finished stages of this job are kept, so that a second attempt goes on from there; exists, is seen by
         every machine, and is removed when the job ends.
     """
@@ -54,11 +54,11 @@ class JobPlan:
 
 
 class UndrawableJobError(Exception):
-    """The order itself cannot be drawn (args: a sentence); another attempt would end alike."""
+    """The job itself cannot be drawn (args: a sentence); another attempt would end alike."""
 
 
 class Engine(Protocol):
-    """Draws orders. Methods are called from one event loop and never block it."""
+    """Draws the cases of jobs. Methods are called from one event loop and never block it."""
 
     async def pipelines(self) -> list[ServedPipeline]:
         """The pipelines that this service offers, each as its reference means it now."""
@@ -80,10 +80,10 @@ class Engine(Protocol):
         """
         ...
 
-    async def run(self, order: JobPlan, progress: Progress) -> list[tuple[Image, Mask]]:
-        """Draw all cases: (image float32 in [-1, 1], mask of contiguous ids) [D, h, w] each, in the order's order.
+    async def run(self, plan: JobPlan, progress: Progress) -> list[tuple[Image, Mask]]:
+        """Draw all cases, in their order: (image float32 in [-1, 1], mask of contiguous ids), both [D, h, w].
 
-        Cancelling the awaiting task stops the work within a second of the current denoising step. An order whose
+        Cancelling the awaiting task stops the work within a second of the current denoising step. A job whose
         `folder` holds what an earlier attempt finished goes on from there and gives the same arrays.
 
         Raises:

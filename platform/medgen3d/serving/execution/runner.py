@@ -1,4 +1,4 @@
-"""Drives accepted jobs through an engine: claims them, gives signs of life, writes results.
+"""Drives accepted jobs through an engine: claims them, renews their leases, writes results.
 
 Every process of a service has one runner in its event loop. None of them is special: a job whose runner dies is claimed
 by another as soon as its lease has run out.
@@ -28,8 +28,8 @@ from medgen3d_stages.arrays import Image, Mask
 
 POLL_S = 0.5
 """How often a runner that has room looks for jobs that other processes accepted [s]."""
-BEAT_S = 0.3
-"""How often a runner gives signs of life, and so how soon it notices a cancelled job [s]."""
+HEARTBEAT_S = 0.3
+"""Time between heartbeats, and so how soon it notices a cancelled job [s]."""
 _SWEEP_S = 60.0
 _MAX_REASON = 500
 _log = logging.getLogger(__name__)
@@ -81,7 +81,7 @@ class Runner:
 
     def start(self) -> None:
         """Begin, in the running event loop."""
-        loops = (self._claim_loop(), self._beat_loop(), self._sweep_loop())
+        loops = (self._claim_loop(), self._heartbeat_loop(), self._sweep_loop())
         self._loops = [asyncio.create_task(loop) for loop in loops]
 
     def wake(self) -> None:
@@ -114,17 +114,17 @@ class Runner:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), POLL_S)
 
-    async def _beat_loop(self) -> None:
+    async def _heartbeat_loop(self) -> None:
         heard = time.monotonic()
         while True:
-            await asyncio.sleep(BEAT_S)
-            signs = {key: list(execution.progress.values()) for key, execution in self._executions.items()}
-            if not signs:
+            await asyncio.sleep(HEARTBEAT_S)
+            running = {key: list(execution.progress.values()) for key, execution in self._executions.items()}
+            if not running:
                 heard = time.monotonic()
                 continue
-            lost = set(signs) if time.monotonic() - heard > self._leases.lease_s else set()
-            with _survived("giving signs of life"):
-                lost = await asyncio.to_thread(self._leases.beat, signs)
+            lost = set(running) if time.monotonic() - heard > self._leases.lease_s else set()
+            with _survived("renewing leases"):
+                lost = await asyncio.to_thread(self._leases.heartbeat, running)
                 heard = time.monotonic()
             for key in lost & self._executions.keys():  # others have ended meanwhile
                 self._executions[key].task.cancel()
@@ -171,13 +171,13 @@ class Runner:
         loaded = await self._engine.accepted(claimed.pipeline)
         mask, cases = await asyncio.to_thread(self._planned, claimed, loaded)
         work = await asyncio.to_thread(self._files.work, claimed.id)
-        order = JobPlan(job_id=claimed.id, pipeline=claimed.pipeline, cases=cases, folder=work)
+        plan = JobPlan(job_id=claimed.id, pipeline=claimed.pipeline, cases=cases, folder=work)
         progress = self._executions[claimed.id, claimed.attempt].progress
 
         def show(stage: str, done: int, total: int) -> None:
             progress[stage] = StageProgress(stage=stage, done=done, total=total)
 
-        pairs = await self._engine.run(order, show)
+        pairs = await self._engine.run(plan, show)
         size = await asyncio.to_thread(self._write, claimed, loaded, cases, pairs, mask)
         told = list(progress.values())
         counts = await asyncio.to_thread(self._leases.finish, claimed.id, claimed.attempt, size, told)

@@ -1,4 +1,4 @@
-"""What is finished of a job, in its folder: an attempt that follows a lost one goes on from there."""
+"""Checkpoints of a job: the finished arrays of each stage, in the job's folder, from which the next attempt goes on."""
 
 import os
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ class StageCheckpoints:
         return self.folder / f"{self.number:05d}-{stage}-{self.identity}.npy"
 
     def write(self, stage: str, array: NDArray[Any]) -> None:
-        """Keep what a stage made; the file is whole or not there."""
+        """Keep the array that a stage made; the file is whole or not there."""
         path = self.path(stage)
         unfinished = path.with_suffix(f".{os.getpid()}.tmp")
         with unfinished.open("wb") as file:
@@ -37,14 +37,14 @@ class StageCheckpoints:
         unfinished.replace(path)
 
     def read(self, stage: str) -> NDArray[Any] | None:
-        """What was kept, mapped from the file and read-only; None if nothing was."""
+        """The array that was kept, mapped from the file and read-only; None if there is none."""
         try:
             return np.load(self.path(stage), mmap_mode="r", allow_pickle=False)
         except FileNotFoundError:
             return None
 
     def drop(self, stage: str) -> None:
-        """Remove what nothing needs any more."""
+        """Remove an array that nothing needs any more."""
         self.path(stage).unlink(missing_ok=True)
 
 

@@ -1,4 +1,4 @@
-"""One device and many samples: each step advances a batch of them, and between steps samples join and leave."""
+"""Continuous batching on one device: a step advances a batch of samples, and between steps samples join and leave."""
 
 import asyncio
 import time
@@ -33,8 +33,8 @@ class Slot:
 class ContinuousBatcher:
     """Advances samples on one device from one thread; its methods are called from one event loop.
 
-    The oldest samples go first, as many as fill a device batch of `width` rows. Several pipelines take turns. Batches
-    always have the same width, so that no sample depends on the others (`SteppedStage.advance`).
+    The oldest samples go first, as many as fill a device batch of `width` rows. Several pipelines take turns, batch by
+    batch. Batches always have the same width, so that no sample depends on the others (`SteppedStage.advance`).
 
     Args:
         width: Rows of a device batch.
@@ -51,15 +51,15 @@ class ContinuousBatcher:
         self._width = width
         self._stepped = stepped
         self._device = ThreadPoolExecutor(1, "device", begin_thread)
-        self._places: list[Slot] = []
-        self._turns: dict[int, int] = {}  # id of a stage of a living sample -> its last turn
-        self._turn = 0
+        self._slots: list[Slot] = []
+        self._last_batches: dict[int, int] = {}  # id of a stage of a living sample -> number of its last batch
+        self._num_batches = 0
         self._loop: asyncio.Task[None] | None = None
         self._step_began: float | None = None
 
     @property
-    def num_places(self) -> int:
-        return len(self._places)
+    def num_slots(self) -> int:
+        return len(self._slots)
 
     def step_seconds(self) -> float:
         """How long the current step has taken; 0 if there is none. A device that hangs shows here."""
@@ -77,75 +77,76 @@ class ContinuousBatcher:
         Raises:
             ValueError: The stage cannot draw this.
         """
-        for older in [place for place in self._places if place.key == key]:
+        for older in [slot for slot in self._slots if slot.key == key]:
             self.leave(older)
             if not older.finished.done():
                 older.finished.set_exception(SupersededError(key))
         run = await self._on_device(trained.begin, item, seed)
-        place = Slot(key, trained, run, asyncio.get_running_loop().create_future())
-        self._places.append(place)
+        slot = Slot(key, trained, run, asyncio.get_running_loop().create_future())
+        self._slots.append(slot)
         if self._loop is None:
             self._loop = asyncio.create_task(self._advance())
-        return place
+        return slot
 
-    def leave(self, place: Slot) -> None:
+    def leave(self, slot: Slot) -> None:
         """Take no further step with it; the device is free of it once the current step is over."""
-        if place in self._places:
-            self._places.remove(place)
+        if slot in self._slots:
+            self._slots.remove(slot)
 
     async def _advance(self) -> None:
         try:
-            while turn := self._next_turn():
+            while batch := self._next_batch():
                 self._step_began = time.monotonic()
-                await self._step(turn)
-                for place in turn:
-                    if not place.run.rows:
-                        await self._finish(place)
+                await self._step(batch)
+                for slot in batch:
+                    if not slot.run.rows:
+                        await self._finish(slot)
         finally:
             self._loop, self._step_began = None, None
 
-    def _next_turn(self) -> list[Slot]:
+    def _next_batch(self) -> list[Slot]:
         """The oldest samples of the next pipeline that fit into one batch; at least one."""
-        if not self._places:
+        if not self._slots:
             return []
-        first = min(self._places, key=lambda place: self._turns.get(id(place.trained), 0)).trained
-        self._turn += 1
-        living = {id(place.trained) for place in self._places}
-        self._turns = {each: turn for each, turn in self._turns.items() if each in living} | {id(first): self._turn}
-        turn: list[Slot] = []
+        first = min(self._slots, key=lambda slot: self._last_batches.get(id(slot.trained), 0)).trained
+        self._num_batches += 1
+        living = {id(slot.trained) for slot in self._slots}
+        self._last_batches = {each: last for each, last in self._last_batches.items() if each in living}
+        self._last_batches[id(first)] = self._num_batches
+        batch: list[Slot] = []
         num_free = self._width
-        for place in self._places:
-            if place.trained is first and (place.run.rows <= num_free or not turn):
-                turn.append(place)
-                num_free -= place.run.rows
-        return turn
+        for slot in self._slots:
+            if slot.trained is first and (slot.run.rows <= num_free or not batch):
+                batch.append(slot)
+                num_free -= slot.run.rows
+        return batch
 
-    async def _step(self, turn: list[Slot]) -> None:
-        num_rows = sum(place.run.rows for place in turn)
+    async def _step(self, batch: list[Slot]) -> None:
+        num_rows = sum(slot.run.rows for slot in batch)
         try:
-            await self._on_device(turn[0].trained.advance, [place.run for place in turn], self._width)
+            await self._on_device(batch[0].trained.advance, [slot.run for slot in batch], self._width)
         except Exception as error:  # whatever went wrong: the others of the batch must not be lost with the culprit
-            if len(turn) == 1:
-                self._fail(turn[0], error)
+            if len(batch) == 1:
+                self._fail(batch[0], error)
                 return
-            for place in turn:
-                await self._step([place])
+            for slot in batch:
+                await self._step([slot])
         else:
             self._stepped(num_rows)
 
-    async def _finish(self, place: Slot) -> None:
-        self.leave(place)
-        if place.finished.done():
+    async def _finish(self, slot: Slot) -> None:
+        self.leave(slot)
+        if slot.finished.done():
             return
         try:
-            place.finished.set_result(await self._on_device(place.run.result))
+            slot.finished.set_result(await self._on_device(slot.run.result))
         except Exception as error:
-            self._fail(place, error)
+            self._fail(slot, error)
 
-    def _fail(self, place: Slot, error: Exception) -> None:
-        self.leave(place)
-        if not place.finished.done():
-            place.finished.set_exception(error)
+    def _fail(self, slot: Slot, error: Exception) -> None:
+        self.leave(slot)
+        if not slot.finished.done():
+            slot.finished.set_exception(error)
 
     async def _on_device(self, function: Callable[..., Any], *arguments: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._device, function, *arguments)

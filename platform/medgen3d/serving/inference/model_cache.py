@@ -1,4 +1,4 @@
-"""Trained stages in memory, by pipeline: as many as there is room for, the least recently used ones given up."""
+"""A cache of trained stages by pipeline, bounded in bytes: the least recently used ones are evicted."""
 
 import asyncio
 from collections.abc import Callable
@@ -14,22 +14,22 @@ Load = Callable[[str], "TrainedStage"]
 class ModelCache:
     """One stage of several pipelines. Methods are called from one event loop; loading never blocks it.
 
-    Networks that samples still advance with live on until these end, whatever is given up here.
+    Networks that samples still advance with live on until these end, whatever is evicted here.
 
     Args:
         load: How a stage is loaded.
-        max_bytes: Weights that are kept [bytes]; the one that was asked for last stays even if it alone is larger.
+        max_bytes: Weights that are cached [bytes]; the one that was asked for last stays even if it alone is larger.
     """
 
     def __init__(self, load: Load, max_bytes: int) -> None:
         self._load, self._max_bytes = load, max_bytes
-        self._kept: dict[str, TrainedStage] = {}  # the least recently used first
+        self._cached: dict[str, TrainedStage] = {}  # the least recently used first
         self._lock = asyncio.Lock()
 
     @property
     def references(self) -> list[str]:
         """What is in memory, the least recently used first."""
-        return list(self._kept)
+        return list(self._cached)
 
     async def get(self, reference: str) -> "TrainedStage":
         """The stage of this pipeline, loaded if need be.
@@ -37,18 +37,18 @@ class ModelCache:
         Raises:
             Medgen3dError: It cannot be found or is damaged.
         """
-        if reference not in self._kept:
+        if reference not in self._cached:
             async with self._lock:  # one at a time: two would need memory for both, or load the same one twice
-                if reference not in self._kept:
-                    self._kept[reference] = await asyncio.to_thread(self._load, reference)
-        trained = self._kept.pop(reference)
-        self._kept[reference] = trained
-        self._give_up_some()
+                if reference not in self._cached:
+                    self._cached[reference] = await asyncio.to_thread(self._load, reference)
+        trained = self._cached.pop(reference)
+        self._cached[reference] = trained
+        self._evict()
         return trained
 
-    def _give_up_some(self) -> None:
-        while len(self._kept) > 1 and sum(map(num_bytes, self._kept.values())) > self._max_bytes:
-            del self._kept[next(iter(self._kept))]
+    def _evict(self) -> None:
+        while len(self._cached) > 1 and sum(map(num_bytes, self._cached.values())) > self._max_bytes:
+            del self._cached[next(iter(self._cached))]
 
 
 def num_bytes(trained: "TrainedStage") -> int:

@@ -27,7 +27,7 @@ _log = logging.getLogger(__name__)
 
 
 class RayEngine:
-    """Draws orders on the cluster that it runs in.
+    """Draws the cases of jobs on the cluster that it runs in.
 
     Args:
         stages: Handles of the stages' deployments.
@@ -88,15 +88,15 @@ class RayEngine:
         self._catalog.settle(reference, pinned)
         _log.info("%s now means %s; jobs that were accepted for %s end on it", reference, pinned, known)
 
-    async def run(self, order: JobPlan, progress: Progress) -> list[Pair]:
+    async def run(self, plan: JobPlan, progress: Progress) -> list[Pair]:
         """Draw all cases; see `medgen3d.serving.execution.engine.Engine.run`.
 
         The arrays are read-only: of a single case as they lie in the object store, of several mapped from files, so
         that a large job takes no memory here.
         """
-        tally = _Tally(order, progress)
-        gate = asyncio.Semaphore(self._config.cases_at_once)
-        draw = [self._case(order, number, tally, gate) for number in range(len(order.cases))]
+        tracker = _ProgressTracker(plan, progress)
+        limit = asyncio.Semaphore(self._config.cases_at_once)
+        draw = [self._case(plan, number, tracker, limit) for number in range(len(plan.cases))]
         try:
             async with asyncio.TaskGroup() as group:
                 tasks = [group.create_task(case) for case in draw]
@@ -104,31 +104,31 @@ class RayEngine:
             raise _decisive(errors) from None
         return [task.result() for task in tasks]
 
-    async def _case(self, order: JobPlan, number: int, tally: "_Tally", gate: asyncio.Semaphore) -> Pair:
-        case, kept = order.cases[number], StageCheckpoints(order.folder, number, self._identity)
-        async with gate, asyncio.TaskGroup() as keeping:
-            steps = _Steps(self._stages, order, case, number, tally, kept, keeping)
-            finished = await asyncio.to_thread(kept.read, "refiner")
+    async def _case(self, plan: JobPlan, number: int, tracker: "_ProgressTracker", limit: asyncio.Semaphore) -> Pair:
+        case, checkpoints = plan.cases[number], StageCheckpoints(plan.folder, number, self._identity)
+        async with limit, asyncio.TaskGroup() as keeping:
+            steps = _Steps(self._stages, plan, case, number, tracker, checkpoints, keeping)
+            finished = await asyncio.to_thread(checkpoints.read, "refiner")
             mask: Drawn = case.mask
             if mask is None:
                 mask = await steps.take("mask_generator", case.shape, dict(case.given))
             elif finished is None:
                 mask = await asyncio.to_thread(ray.put, mask)  # once, for both stages that need it
             if finished is not None:
-                tally.tell_all(number)
+                tracker.tell_all(number)
                 return finished, await _array(mask)
             image = await steps.take("image_sequence_generator", mask, case.style_seed)
-            last = await steps.take("refiner", image, mask, keep=len(order.cases) > 1)
+            last = await steps.take("refiner", image, mask, keep=len(plan.cases) > 1)
             pair = await _array(last), await _array(mask)
-        if len(order.cases) == 1:
+        if len(plan.cases) == 1:
             return pair
-        kept.drop("image_sequence_generator")  # the refined image is there
-        return await self._mapped(kept, pair)
+        checkpoints.drop("image_sequence_generator")  # the refined image is there
+        return await self._mapped(checkpoints, pair)
 
-    async def _mapped(self, kept: StageCheckpoints, pair: Pair) -> Pair:
-        """The same arrays from their files, so that the object store need not hold them until the order ends."""
+    async def _mapped(self, checkpoints: StageCheckpoints, pair: Pair) -> Pair:
+        """The same arrays from their files, so that the object store need not hold them until the job ends."""
         stages = ("refiner", "mask_generator")  # a mask that was given is in no file
-        image, mask = [await asyncio.to_thread(kept.read, stage) for stage in stages]
+        image, mask = [await asyncio.to_thread(checkpoints.read, stage) for stage in stages]
         return pair[0] if image is None else image, pair[1] if mask is None else mask
 
 
@@ -138,21 +138,21 @@ class _Steps:
     def __init__(
         self,
         stages: Mapping[str, Any],
-        order: JobPlan,
+        plan: JobPlan,
         case: CaseSpec,
         number: int,
-        tally: "_Tally",
-        kept: StageCheckpoints,
+        tracker: "_ProgressTracker",
+        checkpoints: StageCheckpoints,
         keeping: asyncio.TaskGroup,
     ) -> None:
-        self._stages, self._order, self._case, self._number = stages, order, case, number
-        self._tally, self._kept, self._keeping = tally, kept, keeping
+        self._stages, self._plan, self._case, self._number = stages, plan, case, number
+        self._tracker, self._checkpoints, self._keeping = tracker, checkpoints, keeping
 
     async def take(self, stage: str, *inputs: Any, keep: bool = True) -> Drawn:
         """What an earlier attempt kept of a stage, or else what the stage draws now."""
-        found = await asyncio.to_thread(self._kept.read, stage)
+        found = await asyncio.to_thread(self._checkpoints.read, stage)
         if found is not None:
-            self._tally.tell(stage, self._number, 1, 1)
+            self._tracker.tell(stage, self._number, 1, 1)
             return found
         drawn = await self._draw(stage, inputs)
         if keep:
@@ -160,17 +160,17 @@ class _Steps:
         return drawn
 
     async def _draw(self, stage: str, inputs: tuple[Any, ...]) -> Drawn:
-        key = f"{self._order.job_id}/{self._number}"
-        answers = self._stages[stage].draw.remote(self._order.pipeline, key, self._case.seeds[stage], *inputs)
+        key = f"{self._plan.job_id}/{self._number}"
+        answers = self._stages[stage].draw.remote(self._plan.pipeline, key, self._case.seeds[stage], *inputs)
         try:
             async for answer in await answers._to_object_ref_gen():  # references, so that the array need not come here
                 told = await answer
                 if isinstance(told, str):
                     raise UndrawableJobError(f"case {self._case.case_id}: {told}")
                 if not isinstance(told, tuple):
-                    self._tally.tell(stage, self._number, 1, 1)
+                    self._tracker.tell(stage, self._number, 1, 1)
                     return answer
-                self._tally.tell(stage, self._number, *told)
+                self._tracker.tell(stage, self._number, *told)
         except asyncio.CancelledError:
             answers.cancel()
             raise
@@ -179,15 +179,15 @@ class _Steps:
     async def _keep(self, stage: str, drawn: Drawn) -> None:
         array = await _array(drawn)
         with contextlib.suppress(FileNotFoundError):  # the job was given up, and its folder with it
-            await asyncio.to_thread(self._kept.write, stage, array)
+            await asyncio.to_thread(self._checkpoints.write, stage, array)
 
 
-class _Tally:
-    """Progress of an order in slices of its cases, so that large cases count for more."""
+class _ProgressTracker:
+    """Progress of a job in slices of its cases, so that large cases count for more."""
 
-    def __init__(self, order: JobPlan, progress: Progress) -> None:
-        self._depths = [case.shape[0] for case in order.cases]
-        needed = [stage for stage in CHAIN if stage != CHAIN[0] or any(case.mask is None for case in order.cases)]
+    def __init__(self, plan: JobPlan, progress: Progress) -> None:
+        self._depths = [case.shape[0] for case in plan.cases]
+        needed = [stage for stage in CHAIN if stage != CHAIN[0] or any(case.mask is None for case in plan.cases)]
         self._done = {stage: [0.0] * len(self._depths) for stage in needed}
         self._progress = progress
         for stage in needed:
@@ -211,7 +211,7 @@ async def _array(drawn: Drawn) -> Any:
 
 
 def _decisive(errors: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The one error that says what becomes of the order: that it cannot be drawn, before anything that may pass."""
+    """The one error that says what becomes of the job: that it cannot be drawn, before anything that may pass."""
     leaves: list[BaseException] = []
     waiting: list[BaseException] = [errors]
     while waiting:

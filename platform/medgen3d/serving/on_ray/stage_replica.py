@@ -63,12 +63,12 @@ class StageReplica:
             Exception: The step failed.
         """
         trained = await self._models.get(reference)
-        place = await self._device.join(f"prepare {reference}", trained, _first_item(self._stage, trained), seed=0)
-        while not place.run.done and not place.finished.done():
+        slot = await self._device.join(f"prepare {reference}", trained, _first_item(self._stage, trained), seed=0)
+        while not slot.run.done and not slot.finished.done():
             await asyncio.sleep(0.01)
-        self._device.leave(place)
-        if place.finished.done():
-            place.finished.result()  # raises what went wrong in the step
+        self._device.leave(slot)
+        if slot.finished.done():
+            slot.finished.result()  # raises what went wrong in the step
 
     async def draw(self, reference: str, key: str, seed: int, *inputs: Any) -> AsyncIterator[Told]:
         """Draw one case; leaving the iterator, or cancelling, frees the device after the current step.
@@ -81,20 +81,20 @@ class StageReplica:
         """
         trained = await self._models.get(reference)
         try:
-            place = await self._device.join(key, trained, _ITEMS[self._stage](*inputs), seed)
+            slot = await self._device.join(key, trained, _ITEMS[self._stage](*inputs), seed)
         except ValueError as error:
             yield f"{self._stage}: {error}"
             return
         try:
-            yield place.run.done, place.run.total
-            while not (await asyncio.wait([place.finished], timeout=_TELL_S))[0]:
-                yield place.run.done, place.run.total
-            array = place.finished.result()
+            yield slot.run.done, slot.run.total
+            while not (await asyncio.wait([slot.finished], timeout=_TELL_S))[0]:
+                yield slot.run.done, slot.run.total
+            array = slot.finished.result()
             sound = bool(np.isfinite(np.sum(array)))  # of values in [-1, 1] or labels; one pass and no second array
             yield array if sound else f"{self._stage} gave NaN or infinite numbers; its training probably diverged"
         finally:
-            self._device.leave(place)
-            place.finished.cancel()
+            self._device.leave(slot)
+            slot.finished.cancel()
 
     def check_health(self) -> None:
         """Called by Serve from time to time; a process that raises is replaced."""

@@ -1,4 +1,4 @@
-"""Where jobs are kept: one table of jobs and one of allowances, in SQLite or PostgreSQL, through SQLAlchemy.
+"""The database of the service: a table of jobs and one of token buckets, in SQLite or PostgreSQL, through SQLAlchemy.
 
 Times are seconds since 1970 by the database's clock, so that machines whose clocks differ agree on leases. SQLite has
 no clock of its own; there all processes are on one machine, whose clock it is.
@@ -66,7 +66,7 @@ jobs = Table(
     sqlite_autoincrement=True,  # a place is never given twice, whatever was deleted
 )
 
-allowances = Table(
+token_buckets = Table(
     "allowances",
     metadata,
     Column("owner", String(200), primary_key=True),

@@ -1,10 +1,11 @@
-"""When a job will probably have ended, from its own progress or from how long the last jobs took."""
+"""The time until a job ends, estimated from its own progress or from how long the last jobs took."""
 
 from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import Connection, func, select
 
+from medgen3d.serving.job_states import FINAL, JobState
 from medgen3d.serving.queue.database import jobs
 
 _LAST_JOBS = 20
@@ -17,16 +18,18 @@ def estimate(connection: Connection, row: Any, now: float, pairs_before: int) ->
     A running job goes on at its own pace once a twentieth is done. Otherwise a pair takes as long as in the last jobs,
     and the pairs that come first are shared among as many jobs as run now.
     """
-    if row.state == "running" and (share := share_done(row.progress)) >= _ENOUGH:
+    if row.state == JobState.RUNNING and (share := share_done(row.progress)) >= _ENOUGH:
         return max(0.0, (now - row.started) * (1 - share) / share)
-    if row.state not in ("queued", "running"):
+    if row.state in FINAL:
         return None
     pace = _seconds_per_pair(connection)
     if pace is None:
         return None
-    if row.state == "running":
+    if row.state == JobState.RUNNING:
         return max(0.0, pace * row.num_pairs - (now - row.started))
-    under_way = select(func.count(), func.coalesce(func.sum(jobs.c.num_pairs), 0)).where(jobs.c.state == "running")
+    under_way = select(func.count(), func.coalesce(func.sum(jobs.c.num_pairs), 0)).where(
+        jobs.c.state == JobState.RUNNING
+    )
     num_running, pairs = connection.execute(under_way).one()
     return pace * ((int(pairs) + pairs_before) / max(1, int(num_running)) + row.num_pairs)
 
@@ -49,5 +52,5 @@ def _seconds_per_pair(connection: Connection) -> float | None:
 
 def _recent(connection: Connection) -> Sequence[Any]:
     seconds = (jobs.c.ended - jobs.c.started).label("seconds")
-    done = select(seconds, jobs.c.num_pairs).where(jobs.c.state == "succeeded", jobs.c.started.is_not(None))
+    done = select(seconds, jobs.c.num_pairs).where(jobs.c.state == JobState.SUCCEEDED, jobs.c.started.is_not(None))
     return connection.execute(done.order_by(jobs.c.number.desc()).limit(_LAST_JOBS)).all()

@@ -9,13 +9,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, func, select, update
+from sqlalchemy import Connection, func, select
 
 from medgen3d.serving.errors import KeyReusedError, OwnerBusyError, QueueFullError, UnknownJobError
+from medgen3d.serving.job_states import FINAL, UNFINISHED, JobState
 from medgen3d.serving.queue.database import Database, jobs
 from medgen3d.serving.queue.eta import estimate, recent_seconds
 from medgen3d.serving.queue.fairness import waiting_before
-from medgen3d.serving.schemas import FINAL, JobRequest, JobStatus, StageProgress
+from medgen3d.serving.queue.transitions import move
+from medgen3d.serving.schemas import JobRequest, JobStatus, StageProgress
 
 _SUBMISSIONS = 1  # name of the lock that lets one submission at a time count the queue
 
@@ -85,7 +87,7 @@ class JobStore:
                 "pipeline": job.pipeline,
                 "mask_digest": job.mask_digest,
                 "num_pairs": job.num_pairs,
-                "state": "queued",
+                "state": JobState.QUEUED,
                 "created": self.database.now(connection),
             }
             connection.execute(jobs.insert().values(**values))
@@ -110,7 +112,7 @@ class JobStore:
             return [self._status(connection, row) for row in connection.execute(query).all()]
 
     def cancel(self, job_id: str, owner: str | None) -> JobStatus:
-        """End a job that has not ended; who runs it notices at its next sign of life. One that has ended stays.
+        """End a job that has not ended; who runs it notices at its next heartbeat. One that has ended stays.
 
         Raises:
             UnknownJobError: There is no such job of this owner.
@@ -118,9 +120,8 @@ class JobStore:
         with self.database.writing() as connection:
             row = self._row(connection, job_id, owner)
             if row.state not in FINAL:
-                ended = {"state": "cancelled", "ended": self.database.now(connection), "lease_until": None}
-                running_still = (jobs.c.number == row.number) & jobs.c.state.not_in(FINAL)
-                connection.execute(update(jobs).where(running_still).values(**ended))
+                this = jobs.c.number == row.number
+                move(connection, this, JobState.CANCELLED, ended=self.database.now(connection), lease_until=None)
                 row = self._row(connection, job_id, owner)
             return self._status(connection, row)
 
@@ -132,7 +133,7 @@ class JobStore:
         """
         with self.database.reading() as connection:
             row = self._row(connection, job_id, owner)
-        return int(row.attempts) if row.state == "succeeded" else None
+        return int(row.attempts) if row.state == JobState.SUCCEEDED else None
 
     def mask_digest(self, job_id: str) -> str | None:
         """SHA-256 of the mask that came with a job."""
@@ -160,7 +161,7 @@ class JobStore:
         return str(row.id)
 
     def _refuse_too_many(self, connection: Connection, owner: str) -> None:
-        unfinished = jobs.c.state.in_(("queued", "running"))
+        unfinished = jobs.c.state.in_(UNFINISHED)
         mine = connection.execute(select(func.count()).where(unfinished, jobs.c.owner == owner)).scalar_one()
         if mine >= self._jobs_per_owner:
             raise OwnerBusyError(
@@ -168,7 +169,7 @@ class JobStore:
                 "has ended, or cancel one.",
                 self._patience(connection),
             )
-        queued = connection.execute(select(func.count()).where(jobs.c.state == "queued")).scalar_one()
+        queued = connection.execute(select(func.count()).where(jobs.c.state == JobState.QUEUED)).scalar_one()
         if queued >= self._max_queued:
             raise QueueFullError(
                 f"{queued} jobs are waiting, and at most {self._max_queued} may. Try again later.",
@@ -190,7 +191,7 @@ class JobStore:
         return row
 
     def _status(self, connection: Connection, row: Any) -> JobStatus:
-        place, pairs_before = waiting_before(connection, row.number) if row.state == "queued" else (None, 0)
+        place, pairs_before = waiting_before(connection, row.number) if row.state == JobState.QUEUED else (None, 0)
         return JobStatus(
             id=row.id,
             state=row.state,

@@ -1,6 +1,6 @@
-"""The job store as runners see it: claim, give signs of life, finish, fail, give back.
+"""The job store as runners see it: claim, heartbeat, finish, fail, give back.
 
-A runner owns a job for the time of its lease and gives a sign of life before that ends. Each claim has a number, the
+A runner owns a job for the time of its lease and renews that by heartbeats. Each claim has a number, the
 attempt. Whatever a runner writes names its attempt, and changes nothing once the job was claimed anew, cancelled or
 ended. So at most one execution counts, whoever else still believes to run it.
 """
@@ -9,11 +9,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, delete, or_, select, update
+from sqlalchemy import ColumnElement, Connection, delete, or_, select
 
-from medgen3d.serving.queue.database import Database, allowances, jobs
+from medgen3d.serving.job_states import FINAL, JobState
+from medgen3d.serving.queue.database import Database, jobs, token_buckets
 from medgen3d.serving.queue.fairness import fair_order
-from medgen3d.serving.schemas import FINAL, JobRequest, StageProgress
+from medgen3d.serving.queue.transitions import move
+from medgen3d.serving.schemas import JobRequest, StageProgress
 
 _CLAIMS = 2  # name of the lock that lets one claim at a time choose
 _MAX_ERROR = 2000
@@ -23,7 +25,7 @@ _LONGEST_PAUSE_S = 60.0
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ClaimedJob:
-    """A job that a runner owns. attempt: Its number, from 1; every word of the runner about the job names it."""
+    """A job that a runner owns. attempt: Its number, from 1; whatever the runner writes names it."""
 
     id: str
     attempt: int
@@ -38,7 +40,7 @@ class Leases:
 
     Args:
         database: Where.
-        lease_s: Time that a claim, or a sign of life, is good for [s].
+        lease_s: Time that a claim, or a heartbeat, is good for [s].
         max_attempts: How often a job is begun.
     """
 
@@ -56,23 +58,17 @@ class Leases:
         with self.database.writing() as connection:
             self.database.lock(connection, _CLAIMS)
             now = self.database.now(connection)
-            self._give_up_worn_out(connection, now)
-            waiting = (jobs.c.state == "queued") & (jobs.c.not_before <= now)
-            orphaned = (jobs.c.state == "running") & (jobs.c.lease_until < now)
+            self._fail_after_last_attempt(connection, now)
+            waiting = (jobs.c.state == JobState.QUEUED) & (jobs.c.not_before <= now)
+            orphaned = (jobs.c.state == JobState.RUNNING) & (jobs.c.lease_until < now)
             order = fair_order()
             ready = select(jobs).join(order, order.c.number == jobs.c.number).where(or_(waiting, orphaned))
-            query = ready.order_by(order.c.turn, jobs.c.number).limit(1)
+            query = ready.order_by(order.c.rank, jobs.c.number).limit(1)
             row = connection.execute(query.with_for_update(of=jobs)).one_or_none()
             if row is None:
                 return None
-            taken: dict[str, Any] = {
-                "state": "running",
-                "attempts": row.attempts + 1,
-                "runner": runner,
-                "started": now,
-                "lease_until": now + self.lease_s,
-            }
-            connection.execute(update(jobs).where(jobs.c.number == row.number).values(**taken))
+            taken = {"attempts": row.attempts + 1, "runner": runner, "started": now, "lease_until": now + self.lease_s}
+            move(connection, jobs.c.number == row.number, JobState.RUNNING, **taken)
         return ClaimedJob(
             id=row.id,
             attempt=row.attempts + 1,
@@ -82,11 +78,11 @@ class Leases:
             mask_digest=row.mask_digest,
         )
 
-    def beat(self, signs: Mapping[tuple[str, int], Sequence[StageProgress]]) -> set[tuple[str, int]]:
-        """Signs of life of several jobs at once.
+    def heartbeat(self, running: Mapping[tuple[str, int], Sequence[StageProgress]]) -> set[tuple[str, int]]:
+        """Renew the leases of several jobs at once.
 
         Args:
-            signs: (job id, attempt) -> how far it is.
+            running: (job id, attempt) -> its progress.
 
         Returns:
             Those that the runner no longer owns and must stop: cancelled, or claimed by another.
@@ -94,20 +90,20 @@ class Leases:
         lost = set()
         with self.database.writing() as connection:
             until = self.database.now(connection) + self.lease_s
-            for job_id, attempt in sorted(signs):  # in one order, so that two runners never wait for one another
-                words = {"lease_until": until, "progress": _plain(signs[job_id, attempt])}
-                if not _write(connection, job_id, attempt, words):
+            for job_id, attempt in sorted(running):  # in one order, so that two runners never wait for one another
+                renewed = {"lease_until": until, "progress": _plain(running[job_id, attempt])}
+                if not move(connection, _owned(job_id, attempt), JobState.RUNNING, **renewed):
                     lost.add((job_id, attempt))
         return lost
 
     def finish(self, job_id: str, attempt: int, result_bytes: int, progress: Sequence[StageProgress] = ()) -> bool:
         """A job's result lies in the folder of this attempt; False if the attempt no longer counts."""
-        words = {"state": "succeeded", "result_bytes": result_bytes, "error": "", "progress": _plain(progress)}
-        return self._end(job_id, attempt, words)
+        values = {"result_bytes": result_bytes, "error": "", "progress": _plain(progress)}
+        return self._end(job_id, attempt, JobState.SUCCEEDED, **values)
 
     def fail(self, job_id: str, attempt: int, reason: str) -> bool:
         """A job cannot be done; another attempt would end alike. False if the attempt no longer counts."""
-        return self._end(job_id, attempt, {"state": "failed", "error": reason[:_MAX_ERROR]})
+        return self._end(job_id, attempt, JobState.FAILED, error=reason[:_MAX_ERROR])
 
     def retry(self, job_id: str, attempt: int, reason: str) -> bool:
         """An attempt failed; the job waits for another one, or ends as failed if that was the last.
@@ -120,23 +116,23 @@ class Leases:
         if number >= self._max_attempts:
             return self.fail(job_id, attempt, f"{reason} (attempt {number} of {self._max_attempts})")
         pause = min(_FIRST_PAUSE_S * 2 ** (number - 1), _LONGEST_PAUSE_S)
-        return self._requeue(job_id, attempt, {"error": reason[:_MAX_ERROR]}, pause)
+        return self._requeue(job_id, attempt, pause, error=reason[:_MAX_ERROR])
 
     def give_back(self, job_id: str, attempt: int) -> bool:
         """A runner that stops orderly returns a job; the attempt does not count against it.
 
         The next claim has the next number all the same, so that nothing this runner still writes is taken for it.
         """
-        return self._requeue(job_id, attempt, {"spared": jobs.c.spared + 1}, 0.0)
+        return self._requeue(job_id, attempt, 0.0, spared=jobs.c.spared + 1)
 
     def remove_ended(self, older_than_s: float) -> list[str]:
-        """Forget jobs that ended longer ago, and allowances that are long full again; the ids of the jobs."""
+        """Forget jobs that ended longer ago, and token buckets that are long full again; the ids of the jobs."""
         with self.database.writing() as connection:
             then = self.database.now(connection) - older_than_s
             old = jobs.c.state.in_(FINAL) & (jobs.c.ended < then)
             gone = [row.id for row in connection.execute(select(jobs.c.id).where(old)).all()]
             connection.execute(delete(jobs).where(old))
-            connection.execute(delete(allowances).where(allowances.c.at < then))
+            connection.execute(delete(token_buckets).where(token_buckets.c.at < then))
         return gone
 
     def ended(self, job_id: str) -> tuple[bool, int | None]:
@@ -145,38 +141,39 @@ class Leases:
             row = connection.execute(select(jobs.c.state, jobs.c.attempts).where(jobs.c.id == job_id)).one_or_none()
         if row is None:
             return True, None
-        return row.state in FINAL, row.attempts if row.state == "succeeded" else None
+        return row.state in FINAL, row.attempts if row.state == JobState.SUCCEEDED else None
 
     def known(self) -> set[str]:
         """The ids of all jobs that there are."""
         with self.database.reading() as connection:
             return {row.id for row in connection.execute(select(jobs.c.id)).all()}
 
-    def _give_up_worn_out(self, connection: Connection, now: float) -> None:
+    def _fail_after_last_attempt(self, connection: Connection, now: float) -> None:
         """End jobs whose runners died as often as a job may be begun."""
-        orphaned = (jobs.c.state == "running") & (jobs.c.lease_until < now)
-        worn_out = orphaned & (jobs.c.attempts - jobs.c.spared >= self._max_attempts)
+        orphaned = (jobs.c.state == JobState.RUNNING) & (jobs.c.lease_until < now)
+        exhausted = orphaned & (jobs.c.attempts - jobs.c.spared >= self._max_attempts)
         reason = f"whoever ran it died, {self._max_attempts} times of {self._max_attempts}"
-        ended = {"state": "failed", "ended": now, "lease_until": None, "error": reason}
-        connection.execute(update(jobs).where(worn_out).values(**ended))
+        move(connection, exhausted, JobState.FAILED, ended=now, lease_until=None, error=reason)
 
-    def _end(self, job_id: str, attempt: int, words: dict[str, Any]) -> bool:
+    def _end(self, job_id: str, attempt: int, state: JobState, **values: object) -> bool:
         with self.database.writing() as connection:
             ended = {"ended": self.database.now(connection), "lease_until": None}
-            return _write(connection, job_id, attempt, words | ended)
+            return move(connection, _owned(job_id, attempt), state, **values, **ended) == 1
 
-    def _requeue(self, job_id: str, attempt: int, words: dict[str, Any], pause_s: float) -> bool:
+    def _requeue(self, job_id: str, attempt: int, pause_s: float, **values: object) -> bool:
         with self.database.writing() as connection:
-            not_before = self.database.now(connection) + pause_s
-            waiting: dict[str, Any] = {"state": "queued", "lease_until": None, "not_before": not_before, "progress": []}
-            return _write(connection, job_id, attempt, words | waiting)
+            waiting: dict[str, Any] = {
+                "lease_until": None,
+                "not_before": self.database.now(connection) + pause_s,
+                "progress": [],
+            }
+            return move(connection, _owned(job_id, attempt), JobState.QUEUED, **values, **waiting) == 1
 
 
 def _plain(progress: Sequence[StageProgress]) -> list[dict[str, Any]]:
     return [stage.model_dump() for stage in progress]
 
 
-def _write(connection: Connection, job_id: str, attempt: int, words: dict[str, Any]) -> bool:
-    """Change a job if this attempt is still the one that counts."""
-    mine: ColumnElement[bool] = (jobs.c.id == job_id) & (jobs.c.state == "running") & (jobs.c.attempts == attempt)
-    return connection.execute(update(jobs).where(mine).values(**words)).rowcount == 1
+def _owned(job_id: str, attempt: int) -> ColumnElement[bool]:
+    """A job, as long as this attempt is the one that counts."""
+    return (jobs.c.id == job_id) & (jobs.c.state == JobState.RUNNING) & (jobs.c.attempts == attempt)

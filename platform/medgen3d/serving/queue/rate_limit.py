@@ -1,19 +1,19 @@
-"""How often an owner may ask: a token bucket per owner, in the database, so that replicas share it.
+"""The rate limit: a token bucket per owner, in the database, so that replicas share it.
 
-`limits` and slowapi keep such counters in memory or Redis. The first would give each replica an allowance of its own,
+`limits` and slowapi keep such counters in memory or Redis. The first would give each replica buckets of its own,
 the second would be another server to run, and the database is there.
 """
 
 from sqlalchemy import select, update
 
 from medgen3d.serving.errors import OwnerBusyError
-from medgen3d.serving.queue.database import Database, allowances
+from medgen3d.serving.queue.database import Database, token_buckets
 
-_ALLOWANCES = 3  # name of the lock that lets one request at a time take a token
+_BUCKETS = 3  # name of the lock that lets one request at a time take a token
 
 
 class RateLimiter:
-    """Token buckets.
+    """Limits how often each owner may ask.
 
     Args:
         database: Where.
@@ -33,18 +33,18 @@ class RateLimiter:
             OwnerBusyError: The owner has asked too often.
         """
         with self._database.writing() as connection:
-            self._database.lock(connection, _ALLOWANCES)
+            self._database.lock(connection, _BUCKETS)
             now = self._database.now(connection)
-            row = connection.execute(select(allowances).where(allowances.c.owner == owner)).one_or_none()
+            row = connection.execute(select(token_buckets).where(token_buckets.c.owner == owner)).one_or_none()
             tokens = float(self._burst)
             if row is not None:
                 tokens = min(tokens, row.tokens + max(0.0, now - row.at) * self._per_second)
             if tokens >= 1:
                 values = {"tokens": tokens - 1, "at": now}
                 if row is None:
-                    connection.execute(allowances.insert().values(owner=owner, **values))
+                    connection.execute(token_buckets.insert().values(owner=owner, **values))
                 else:
-                    connection.execute(update(allowances).where(allowances.c.owner == owner).values(**values))
+                    connection.execute(update(token_buckets).where(token_buckets.c.owner == owner).values(**values))
                 return
         raise OwnerBusyError(
             f"{owner} asks more often than {self._per_second * 60:g} times a minute. Wait, then ask again.",

@@ -1,1 +1,1 @@
-"""Who may call, what callers sent, and the log of both."""
+"""Tokens of callers, the masks that they upload, and the log of their requests."""

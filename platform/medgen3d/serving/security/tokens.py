@@ -1,4 +1,4 @@
-"""Who may ask: bearer tokens, kept as hashes in a file that is read again whenever it changes.
+"""Bearer tokens of the callers, kept as hashes in a file that is read again whenever it changes.
 
 A token is 32 random bytes, so its hash is plain SHA-256: there is no dictionary to try and nothing that a salt or a
 slow hash would make harder, while a slow hash would let anybody keep the service busy with wrong tokens.

@@ -1,8 +1,8 @@
 """Masks that clients send: what comes in is bounded before it is kept, and checked before memory is taken for it.
 
-A body is counted as it streams in (`api.gate`). Its file is judged by its header alone; only a header that fits the
-pipeline lets the voxels be read, and of them no more than it declares. What is kept is written anew, so that no byte of
-a client's file is opened again.
+A body is counted as it streams in (`api.middleware`). Its file is judged by its header alone; only a header that fits
+the pipeline lets the voxels be read, and of them no more than it declares. What is kept is written anew, so that no
+byte of a client's file is opened again.
 """
 
 from dataclasses import dataclass

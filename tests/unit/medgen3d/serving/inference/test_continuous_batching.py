@@ -1,4 +1,4 @@
-"""Samples that share a device, with counters in place of networks."""
+"""Samples that share a device, with counters in slot of networks."""
 
 import asyncio
 import threading
@@ -63,8 +63,8 @@ def drawing(device: ContinuousBatcher, stage: Counting, *items: Counter) -> list
     """Let all items join at once, and wait for what becomes of them."""
 
     async def one(number: int, item: Counter) -> object:
-        place = await device.join(f"key {number}", stage, item, seed=0)
-        return await place.finished
+        slot = await device.join(f"key {number}", stage, item, seed=0)
+        return await slot.finished
 
     async def together() -> list:
         return await asyncio.gather(*(one(*each) for each in enumerate(items)), return_exceptions=True)
@@ -93,12 +93,12 @@ def test_the_oldest_go_first_as_many_as_fill_the_batch():
 
     async def run() -> None:
         device = ContinuousBatcher(3)
-        places = [await device.join("0", stage, items[0], 0)]
+        slots = [await device.join("0", stage, items[0], 0)]
         joining = [asyncio.create_task(device.join(str(number), stage, items[number], 0)) for number in (1, 2)]
         await asyncio.sleep(0.05)  # the first step waits at the gate, and with it whoever wants to join
         stage.gate.set()
-        places += [await each for each in joining]
-        await asyncio.gather(*(place.finished for place in places))
+        slots += [await each for each in joining]
+        await asyncio.gather(*(slot.finished for slot in slots))
 
     asyncio.run(run())
     assert stage.batches[0] == [items[0]]
@@ -123,7 +123,7 @@ def test_who_leaves_takes_no_further_step_and_does_not_hold_the_others_up():
         done = long.run.done
         await short.finished
         assert long.run.done <= done + 1  # the step under way
-        assert device.num_places == 0
+        assert device.num_slots == 0
         return short.finished.result()
 
     assert asyncio.run(run()) == "5 steps"
@@ -137,12 +137,12 @@ def test_pipelines_take_turns():
 
     async def run() -> None:
         device = ContinuousBatcher(4)
-        places = [await device.join(str(id(stage)), stage, Counter(3), 0) for stage in (one, other, third)]
-        await asyncio.gather(*(place.finished for place in places))
+        slots = [await device.join(str(id(stage)), stage, Counter(3), 0) for stage in (one, other, third)]
+        await asyncio.gather(*(slot.finished for slot in slots))
 
     asyncio.run(run())
     assert [order.count(stage) for stage in (one, other, third)] == [3, 3, 3]
-    last_of_first = max(place for place, stage in enumerate(order) if stage is one)
+    last_of_first = max(slot for slot, stage in enumerate(order) if stage is one)
     assert third in order[:last_of_first]
 
 
@@ -168,7 +168,7 @@ def test_a_later_attempt_takes_the_place_of_an_earlier_one():
         with pytest.raises(SupersededError):
             await earlier.finished
         assert await later.finished == "2 steps"
-        assert device.num_places == 0
+        assert device.num_slots == 0
 
     asyncio.run(run())
 
@@ -179,11 +179,11 @@ def test_a_device_that_hangs_shows():
     async def run() -> None:
         device = ContinuousBatcher(1)
         assert device.step_seconds() == 0
-        place = await device.join("case", stage, Counter(1), 0)
+        slot = await device.join("case", stage, Counter(1), 0)
         await asyncio.sleep(0.1)
         assert device.step_seconds() > 0.05
         stage.gate.set()
-        await place.finished
+        await slot.finished
         await asyncio.sleep(0)
         assert device.step_seconds() == 0
 
