@@ -48,6 +48,19 @@ print(ray.is_initialized())
     assert done.stderr == ""
 
 
+def test_what_rays_core_logs_about_actors_does_not_reach_the_user(tmp_path: Path):
+    program = """
+with connect():
+    @ray.remote(max_restarts=1, num_cpus=0)
+    class Named:
+        def __init__(self, name): self.name = name
+        def say(self): return self.name
+    print(ray.get(Named.remote(ray.put("x")).say.remote()))
+"""
+    done = run(program, tmp_path)
+    assert (done.stdout, done.stderr) == ("x\n", "")
+
+
 def test_a_local_cluster_that_does_not_start_in_time_is_one_sentence_and_exit_code_1(tmp_path: Path):
     two_minutes = "NodeInfoGcsService.grpc_server.RegisterNode=120000000:120000000"
     slow = {"RAY_testing_asio_delay_us": two_minutes, "RAY_raylet_start_wait_time_s": "1"}

@@ -134,8 +134,8 @@ def status(
         "pairs": f"{found.done} of {found.planned}, {found.failed} given up",
         "rejected draws": ", ".join(f"{number} {reason}" for reason, number in found.rejections.items()) or "none",
         "rate": f"{found.cases_per_s:.3g} pairs/s" if found.cases_per_s else "not known yet",
-        "time left": _duration(found.eta_s) if found.eta_s is not None and found.state == "running" else "-",
-        "driver": f"process {found.pid} on {found.host}, for {_duration(found.seconds)}",
+        "time left": console.duration(found.eta_s) if found.eta_s is not None and found.state == "running" else "-",
+        "driver": f"process {found.pid} on {found.host}, for {console.duration(found.seconds)}",
     }
     if found.message:
         facts["reason"] = found.message
@@ -177,12 +177,6 @@ def _show_estimate(summary: "SynthesisSummary") -> None:
     seconds = ", ".join(f"{stage} {spent:.2g} s" for stage, spent in estimate.seconds_per_case.items())
     console.say(f"One pair, measured here: {seconds}")
     console.say(
-        f"All of them: about {_duration(estimate.seconds)}, {estimate.memory_bytes / 1e9:.1f} GB of memory, "
+        f"All of them: about {console.duration(estimate.seconds)}, {estimate.memory_bytes / 1e9:.1f} GB of memory, "
         f"{estimate.disk_bytes / 1e6:.1f} MB on disk; without what gates reject"
     )
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"

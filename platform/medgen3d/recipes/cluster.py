@@ -5,7 +5,7 @@ import secrets
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from medgen3d.config.experiment import ExperimentConfig
@@ -36,20 +36,35 @@ def connect(address: str | None = None, *, verbose: bool = False) -> Iterator[No
         _check_reachable(address)
     if not verbose:
         os.environ.setdefault("RAY_DATA_LOG_LEVEL", "ERROR")
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # errors reach us as exceptions
     import ray  # not before: it reads the environment
 
     if ray.is_initialized():
         yield
         return
     options = {"log_to_driver": verbose, "logging_level": "INFO" if verbose else "ERROR"}
-    if address is None:
-        _start(options)
-    else:
-        _join(address, options)
+    with nullcontext() if verbose else _without_stderr():
+        if address is None:
+            _start(options)
+        else:
+            _join(address, options)
     try:
         yield
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _without_stderr() -> Iterator[None]:
+    """Nothing on the process's stderr. Ray's core would say there, past Python's logging, that it takes the log level."""
+    kept, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nothing)
 
 
 def _start(options: dict[str, Any]) -> None:
