@@ -1,9 +1,10 @@
-"""What a person at a terminal, or a job's log, sees: results on stdout; progress, problems and errors on stderr."""
+"""Output for a person at a terminal or for a job's log: results on stdout; progress, problems, errors on stderr."""
 
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from rich.console import Console
 from rich.logging import RichHandler
@@ -45,10 +46,10 @@ def begin_logging(*, verbose: bool) -> None:
 
 @contextmanager
 def progress() -> Iterator[Show]:
-    """A bar for each thing that is shown; where stderr is no terminal, a line every ten seconds and at the end."""
+    """A bar for each thing that is shown; where stderr is no terminal, lines as of `progress_log`."""
     console = _console(stderr=True)
     if not console.is_terminal:
-        yield _lines(console)
+        yield progress_log(notice, time.monotonic)
         return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, TimeRemainingColumn(), TextColumn("{task.fields[note]}"), console=console) as bars:
@@ -62,6 +63,57 @@ def progress() -> Iterator[Show]:
         yield show
 
 
+def progress_log(tell: Callable[[str], None], clock: Callable[[], float]) -> Show:
+    """Progress as lines: for each thing one at its end, and before it one per ten seconds, if something has changed.
+
+    Args:
+        tell: Takes a line.
+        clock: Seconds since any moment.
+    """
+    things: dict[str, _Followed] = {}
+
+    def show(what: str, done: int, total: int, note: str = "") -> None:
+        now_s = clock()
+        if what not in things or (things[what].is_finished and done < total):  # some work is done twice under one name
+            things[what] = _Followed(begun_s=now_s, begun_at=done, told_s=now_s, told=(done, ""))
+        thing = things[what]
+        is_due = now_s - thing.told_s >= _LOG_EVERY_S and (done, note) != thing.told
+        if thing.is_finished or (done < total and not is_due):
+            return
+        tell(f"{what}: {done} of {total}{thing.pace(done, total, now_s)}{', ' + note if note else ''}")
+        thing.told_s, thing.told, thing.is_finished = now_s, (done, note), done >= total
+
+    return show
+
+
+@dataclass(slots=True)
+class _Followed:
+    """A thing that progresses: its beginning, and what was told of it last."""
+
+    begun_s: float
+    begun_at: int
+    told_s: float
+    told: tuple[int, str]
+    is_finished: bool = False
+
+    def pace(self, done: int, total: int, now_s: float) -> str:
+        """Rate and time left; at the end the whole time, unless it was short."""
+        spent_s, steps = now_s - self.begun_s, done - self.begun_at
+        if done >= total:
+            return f" in {duration(spent_s)}" if spent_s >= 1 else ""
+        if steps <= 0 or spent_s <= 0:
+            return ""
+        rate = f"{steps / spent_s:.3g}/s" if steps >= spent_s else f"{spent_s / steps:.3g} s each"
+        return f" ({rate}, {duration((total - done) * spent_s / steps)} left)"
+
+
+def duration(seconds: float) -> str:
+    """Such as 2 h 5 min, 3 min 20 s or 40 s."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
 def figures(values: Mapping[str, float]) -> str:
     """The few figures of a training step that fit a line: total losses and speed."""
     shown = {name: value for name, value in values.items() if name.endswith("/total")}
@@ -69,22 +121,6 @@ def figures(values: Mapping[str, float]) -> str:
     if "examples_per_second" in values:
         parts.append(f"{values['examples_per_second']:.3g} examples/s")
     return ", ".join(parts)
-
-
-def _lines(console: Console) -> Show:
-    since: dict[str, float] = {}
-    finished = set()
-
-    def show(what: str, done: int, total: int, note: str = "") -> None:
-        last = since.setdefault(what, time.monotonic())
-        if what in finished or (done < total and time.monotonic() - last < _LOG_EVERY_S):
-            return
-        since[what] = time.monotonic()
-        if done >= total:
-            finished.add(what)
-        console.print(f"{what}: {done} of {total}{', ' + note if note else ''}", markup=False, highlight=False)
-
-    return show
 
 
 def _console(*, stderr: bool = False) -> Console:

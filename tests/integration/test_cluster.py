@@ -1,6 +1,7 @@
 """Starting Ray and connecting to it, in processes of their own: a process has one connection."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -45,6 +46,31 @@ print(ray.is_initialized())
     assert after == "False"
     assert list(tmp_path.iterdir()) == []
     assert done.stderr == ""
+
+
+def test_what_rays_core_logs_about_actors_does_not_reach_the_user(tmp_path: Path):
+    program = """
+with connect():
+    @ray.remote(max_restarts=1, num_cpus=0)
+    class Named:
+        def __init__(self, name): self.name = name
+        def say(self): return self.name
+    print(ray.get(Named.remote(ray.put("x")).say.remote()))
+"""
+    done = run(program, tmp_path)
+    assert (done.stdout, done.stderr) == ("x\n", "")
+
+
+def test_a_local_cluster_that_does_not_start_in_time_is_one_sentence_and_exit_code_1(tmp_path: Path):
+    two_minutes = "NodeInfoGcsService.grpc_server.RegisterNode=120000000:120000000"
+    slow = {"RAY_testing_asio_delay_us": two_minutes, "RAY_raylet_start_wait_time_s": "1"}
+    program = f"from medgen3d.cli import app\napp(['ingest', {str(tmp_path)!r}, '--out', {str(tmp_path / 'new')!r}])"
+    done = run(program, tmp_path, **slow)
+    assert done.returncode == 1
+    (line,) = [each for each in done.stderr.splitlines() if not each.startswith("RAY_testing")]
+    said = r"Error: Ray did not start within \d+ s; the machine may be busy: try again, or raise (\w+)"
+    assert re.fullmatch(said, line)[1] == "RAY_raylet_start_wait_time_s"
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_connection_that_exists_is_used_and_left_open(ray_cluster: None):

@@ -1,4 +1,4 @@
-"""Starting the HTTP service: on this machine, or on a cluster."""
+"""`medgen3d serve`: the HTTP service, on this machine or on a cluster."""
 
 import signal
 import threading
@@ -8,32 +8,23 @@ from typing import Annotated
 import typer
 
 from medgen3d import console
-from medgen3d.cli.options import ConfigFile, Overrides, Presets, Verbose, configuration
+from medgen3d.cli.options import ConfigOptions, Verbose, grouped
 
-serve_app = typer.Typer(epilog="Example: medgen3d serve --pipeline builtin/hippocampus")
+app = typer.Typer(name="serve", epilog="Example: medgen3d serve --pipeline builtin/hippocampus")
 Offered = Annotated[
     list[str] | None, typer.Option("--pipeline", help="NAME@champion, NAME@3, NAME or builtin/NAME; may be repeated.")
 ]
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands to the command line."""
-    app.add_typer(serve_app, name="serve")
-
-
-@serve_app.callback(invoke_without_command=True)
+@app.callback(invoke_without_command=True)
+@grouped
 def serve(
-    context: typer.Context,
-    pipeline: Offered = None,
-    config: ConfigFile = None,
-    preset: Presets = None,
-    override: Overrides = None,
-    verbose: Verbose = False,
+    context: typer.Context, pipeline: Offered = None, *, options: ConfigOptions, verbose: Verbose = False
 ) -> None:
     """Serve pairs over HTTP on this machine until Ctrl-C. Listens at loopback unless `serving.host` says otherwise."""
     if context.invoked_subcommand:
         return
-    experiment = configuration(config, preset, _with_pipelines(pipeline, override))
+    experiment = options.load(*_offering(pipeline))
     console.begin_logging(verbose=verbose)
     from medgen3d.recipes.serve import served_here, unfinished_jobs
 
@@ -55,7 +46,7 @@ def serve(
     )
 
 
-@serve_app.command("deploy", epilog="Example: medgen3d serve deploy --config deploy/serve.yaml")
+@app.command("deploy", epilog="Example: medgen3d serve deploy --config deploy/serve.yaml")
 def serve_deploy(
     config: Annotated[
         Path, typer.Option("--config", help="A Serve config file, as `medgen3d serve config` prints it.")
@@ -77,20 +68,14 @@ def serve_deploy(
     console.say(f"Running, at the route {route} of the cluster's HTTP port")
 
 
-@serve_app.command("config", epilog="Example: medgen3d serve config --pipeline knee@champion > serve.yaml")
-def serve_config(
-    pipeline: Offered = None,
-    config: ConfigFile = None,
-    preset: Presets = None,
-    override: Overrides = None,
-) -> None:
+@app.command("config", epilog="Example: medgen3d serve config --pipeline knee@champion > serve.yaml")
+@grouped
+def serve_config(pipeline: Offered = None, *, options: ConfigOptions) -> None:
     """Print the Serve config file of a configuration: what `medgen3d serve --config` and `serve deploy` take."""
-    experiment = configuration(config, preset, _with_pipelines(pipeline, override))
     from medgen3d.recipes.deploy import serve_file
 
-    console.say(serve_file(experiment).rstrip())
+    console.say(serve_file(options.load(*_offering(pipeline))).rstrip())
 
 
-def _with_pipelines(pipelines: list[str] | None, overrides: list[str] | None) -> list[str]:
-    named = [f"serving.pipelines=[{', '.join(pipelines)}]"] if pipelines else []
-    return [*(overrides or []), *named]
+def _offering(pipelines: list[str] | None) -> list[str]:
+    return [f"serving.pipelines=[{', '.join(pipelines)}]"] if pipelines else []

@@ -1,21 +1,26 @@
-"""`medgen3d synthesize`, and `medgen3d synthesize status` from another shell."""
+"""`medgen3d synthesize`: image and mask pairs; and `medgen3d synthesize status`, from another shell."""
 
 import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from medgen3d import console
-from medgen3d.cli.options import Address, ConfigFile, DryRun, Overrides, Presets, Verbose, configuration
+from medgen3d.cli.exit_codes import NOT_THIS_TIME
+from medgen3d.cli.options import RayOptions, grouped
 from medgen3d.core.errors import ConfigError
 
-app = typer.Typer(invoke_without_command=True, epilog="Example: medgen3d synthesize status pairs")
+if TYPE_CHECKING:
+    from medgen3d.synthesis.summary import SynthesisSummary
+
+app = typer.Typer(name="synthesize", invoke_without_command=True, epilog="Example: medgen3d synthesize status pairs")
 
 
 @app.callback(epilog="Example: medgen3d synthesize --pipeline hippocampus --count 40 --out pairs")
+@grouped
 def synthesize(
     ctx: typer.Context,
     pipeline: Annotated[str | None, typer.Option(help="NAME, NAME@3 or NAME@champion; or builtin/NAME.")] = None,
@@ -46,12 +51,8 @@ def synthesize(
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Draw pairs again that an earlier run gave up.")
     ] = False,
-    config: ConfigFile = None,
-    preset: Presets = None,
-    override: Overrides = None,
-    address: Address = None,
-    dry_run: DryRun = False,
-    verbose: Verbose = False,
+    *,
+    options: RayOptions,
 ) -> None:
     """Draw image and mask pairs, in the orientation, spacing and label ids of the training data."""
     if ctx.invoked_subcommand is not None:
@@ -59,10 +60,8 @@ def synthesize(
     if pipeline is None or out is None:
         raise ConfigError("name the pipeline with --pipeline and the folder with --out; see medgen3d synthesize --help")
     redraws = [] if max_redraws is None else [f"synthesis.max_redraws={max_redraws}"]
-    experiment = configuration(config, preset, [*(override or []), *redraws])
-    console.begin_logging(verbose=verbose)
-    from medgen3d.config.load import named_options
-    from medgen3d.recipes.cluster import connect, settle_gpus
+    experiment = options.begin(*redraws)
+    from medgen3d.recipes.cluster import settle_gpus
     from medgen3d.recipes.gate_rules import gate_rules
     from medgen3d.registry.pipeline import resolve_pipeline
     from medgen3d.registry.tracking import Tracking
@@ -79,7 +78,7 @@ def synthesize(
         plan=plan,
         masks=masks,
         split=split,
-        options=named_options(config, preset or [], override or []),
+        options=options.of_stages(),
         gates=rules,
         retry_failed=retry_failed,
         format=kind,
@@ -87,7 +86,7 @@ def synthesize(
         idle_gates=idle,
         command=command,
     )
-    with connect(address, verbose=verbose), console.progress() as show:
+    with options.on_ray() as show:
         from medgen3d.synthesis import on_ray
 
         def show_stages(counts: Mapping[str, int], total: int, notes: Mapping[str, str]) -> None:
@@ -106,14 +105,14 @@ def synthesize(
                 settings,
                 show_stages,
                 order,
-                dry_run=dry_run,
+                dry_run=options.dry_run,
             )
         except KeyboardInterrupt:
             console.notice(f"What was begun is finished. To go on: {command}")
             raise
-    _show(summary, dry_run=dry_run)
+    _show(summary, dry_run=options.dry_run)
     if summary.failures:
-        raise typer.Exit(1)
+        raise typer.Exit(NOT_THIS_TIME)
 
 
 @app.command(epilog="Example: medgen3d synthesize status pairs")
@@ -135,8 +134,8 @@ def status(
         "pairs": f"{found.done} of {found.planned}, {found.failed} given up",
         "rejected draws": ", ".join(f"{number} {reason}" for reason, number in found.rejections.items()) or "none",
         "rate": f"{found.cases_per_s:.3g} pairs/s" if found.cases_per_s else "not known yet",
-        "time left": _duration(found.eta_s) if found.eta_s is not None and found.state == "running" else "-",
-        "driver": f"process {found.pid} on {found.host}, for {_duration(found.seconds)}",
+        "time left": console.duration(found.eta_s) if found.eta_s is not None and found.state == "running" else "-",
+        "driver": f"process {found.pid} on {found.host}, for {console.duration(found.seconds)}",
     }
     if found.message:
         facts["reason"] = found.message
@@ -147,7 +146,7 @@ def status(
         console.say(f"To go on: {found.resume}")
 
 
-def _show(summary: Any, *, dry_run: bool) -> None:
+def _show(summary: "SynthesisSummary", *, dry_run: bool) -> None:
     would = "would be drawn (--dry-run)" if dry_run else "drawn"
     console.say(f"{summary.num_drawn} pairs {would}, {summary.num_kept} were there already: {summary.out}")
     console.say(f"At most {summary.max_bytes / 1e6:.1f} MB before compression")
@@ -160,7 +159,7 @@ def _show(summary: Any, *, dry_run: bool) -> None:
         console.show_table("Given up", ("case", "why"), list(summary.failures.items()), problems=True)
 
 
-def _show_estimate(summary: Any) -> None:
+def _show_estimate(summary: "SynthesisSummary") -> None:
     rows = [
         (
             case.case_id,
@@ -178,12 +177,6 @@ def _show_estimate(summary: Any) -> None:
     seconds = ", ".join(f"{stage} {spent:.2g} s" for stage, spent in estimate.seconds_per_case.items())
     console.say(f"One pair, measured here: {seconds}")
     console.say(
-        f"All of them: about {_duration(estimate.seconds)}, {estimate.memory_bytes / 1e9:.1f} GB of memory, "
+        f"All of them: about {console.duration(estimate.seconds)}, {estimate.memory_bytes / 1e9:.1f} GB of memory, "
         f"{estimate.disk_bytes / 1e6:.1f} MB on disk; without what gates reject"
     )
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"

@@ -35,3 +35,11 @@ class VolumeFileError(FileError):
 
 class RegistryError(Medgen3dError):
     """A name, version or alias cannot be resolved, or bundles do not fit together. args: (the whole sentence,)."""
+
+
+class StartTimeoutError(Medgen3dError):
+    """A service did not start in time; the command line exits with 1. args: (what, seconds waited, what to do)."""
+
+    def __str__(self) -> str:
+        what, seconds, remedy = self.args
+        return f"{what} did not start within {seconds:.0f} s; {remedy}"

@@ -3,12 +3,13 @@
 import os
 import secrets
 import socket
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from medgen3d.config.experiment import ExperimentConfig
-from medgen3d.core.errors import ConfigError
+from medgen3d.core.errors import ConfigError, StartTimeoutError
 
 _LOCAL_CPUS = 8  # logical slots: pools of actors take fractions of them and would starve on a laptop's two
 _TIMEOUT_S = 10.0
@@ -27,6 +28,7 @@ def connect(address: str | None = None, *, verbose: bool = False) -> Iterator[No
 
     Raises:
         ConfigError: No cluster answers at the address, or it refuses us.
+        StartTimeoutError: A cluster on this machine did not start in time.
     """
     if address is None:
         _prepare_local_environment()
@@ -34,21 +36,48 @@ def connect(address: str | None = None, *, verbose: bool = False) -> Iterator[No
         _check_reachable(address)
     if not verbose:
         os.environ.setdefault("RAY_DATA_LOG_LEVEL", "ERROR")
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # errors reach us as exceptions
     import ray  # not before: it reads the environment
 
     if ray.is_initialized():
         yield
         return
     options = {"log_to_driver": verbose, "logging_level": "INFO" if verbose else "ERROR"}
-    if address is None:
-        num_cpus = max(_LOCAL_CPUS, os.cpu_count() or 1)
-        ray.init(address="local", num_cpus=num_cpus, include_dashboard=False, **options)
-    else:
-        _join(address, options)
+    with nullcontext() if verbose else _without_stderr():
+        if address is None:
+            _start(options)
+        else:
+            _join(address, options)
     try:
         yield
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _without_stderr() -> Iterator[None]:
+    """Nothing on the process's stderr, where Ray's core would say, past Python's logging, that it takes the log level."""
+    kept, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nothing)
+
+
+def _start(options: dict[str, Any]) -> None:
+    import ray
+
+    begun = time.monotonic()
+    try:
+        ray.init(address="local", num_cpus=max(_LOCAL_CPUS, os.cpu_count() or 1), include_dashboard=False, **options)
+    except Exception as error:  # Ray raises no narrower one
+        if "timed out" not in str(error).lower():
+            raise
+        remedy = "the machine may be busy: try again, or raise RAY_raylet_start_wait_time_s"
+        raise StartTimeoutError("Ray", time.monotonic() - begun, remedy) from error
 
 
 def _join(address: str, options: dict[str, Any]) -> None:

@@ -23,6 +23,7 @@ SIZE = (16, 32, 32)
 NUM_PHANTOMS = 24
 NUM_PAIRS = 4
 SHOWN = "builtin/hippocampus"
+NUM_SHOWN = 2
 _SETTINGS = "demo.yaml"
 
 Show = Callable[..., None]

@@ -1,79 +1,26 @@
-"""Commands of the HTTP service: who may use it, and asking it for pairs."""
+"""`medgen3d request`: pairs from a running HTTP service."""
 
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from medgen3d import console
-from medgen3d.cli.options import ConfigFile, Overrides, Presets, configuration
 from medgen3d.core.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from medgen3d.client import Client, Job
 
 TOKEN_VARIABLE = "MEDGEN3D_TOKEN"
 
-tokens_app = typer.Typer(no_args_is_help=True, epilog="Example: medgen3d tokens create anna --days 90")
+app = typer.Typer()
 ServiceUrl = Annotated[str, typer.Option("--url", envvar="MEDGEN3D_URL", help="Address of the service.")]
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands to the command line."""
-    app.add_typer(tokens_app, name="tokens", help="Make, list and revoke the tokens of the HTTP service.")
-    app.command(epilog="Example: medgen3d request --pipeline builtin/hippocampus --count 2")(request)
-
-
-@tokens_app.command("create", epilog="Example: medgen3d tokens create anna --scope synthesize --days 90")
-def tokens_create(
-    owner: Annotated[str, typer.Argument(metavar="OWNER", help="To whom jobs belong; may have several tokens.")],
-    scope: Annotated[list[str] | None, typer.Option(help="synthesize (the default) or admin; may be repeated.")] = None,
-    days: Annotated[float | None, typer.Option(help="Time until it expires; by default never.")] = None,
-    config: ConfigFile = None,
-    preset: Presets = None,
-    override: Overrides = None,
-) -> None:
-    """Make a token. It is shown once, on stdout, and kept nowhere; a running service takes it at once."""
-    path = _tokens_file(config, preset, override)
-    from medgen3d.serving.security.tokens import create_token
-
-    token, entry = create_token(path, owner, scope or ("synthesize",), days)
-    console.say(token)
-    until = f"until {entry.expires:%Y-%m-%d}" if entry.expires else "for good"
-    console.notice(f"Token {entry.id} of {owner}, {', '.join(entry.scopes)}, {until}. Keep it: it is not shown again.")
-
-
-@tokens_app.command("list", epilog="Example: medgen3d tokens list")
-def tokens_list(config: ConfigFile = None, preset: Presets = None, override: Overrides = None) -> None:
-    """List the tokens, without themselves."""
-    path = _tokens_file(config, preset, override)
-    from medgen3d.serving.security.tokens import list_tokens
-
-    now = datetime.now(UTC)
-    rows = []
-    for entry in list_tokens(path):
-        gone = entry.expires is not None and entry.expires <= now
-        until = "never" if entry.expires is None else f"{entry.expires:%Y-%m-%d}{' (expired)' if gone else ''}"
-        rows.append((entry.id, entry.owner, ", ".join(entry.scopes), f"{entry.created:%Y-%m-%d}", until))
-    console.show_table(f"Tokens in {path}", ("id", "owner", "scopes", "made", "expires"), rows)
-
-
-@tokens_app.command("revoke", epilog="Example: medgen3d tokens revoke 1a2b3c4d")
-def tokens_revoke(
-    token_id: Annotated[str, typer.Argument(metavar="ID", help="As `medgen3d tokens list` shows it.")],
-    config: ConfigFile = None,
-    preset: Presets = None,
-    override: Overrides = None,
-) -> None:
-    """Revoke a token; a running service refuses it from the next request on."""
-    path = _tokens_file(config, preset, override)
-    from medgen3d.serving.security.tokens import revoke_token
-
-    entry = revoke_token(path, token_id)
-    console.say(f"Revoked token {entry.id} of {entry.owner}")
-
-
+@app.command(epilog="Example: medgen3d request --pipeline builtin/hippocampus --count 2")
 def request(
     url: ServiceUrl = "http://127.0.0.1:8000",
     pipeline: Annotated[str | None, typer.Option(help="NAME, NAME@3, NAME@champion or builtin/NAME.")] = None,
@@ -96,7 +43,7 @@ def request(
     resume: Annotated[str | None, typer.Option(metavar="ID", help="Wait for this job and fetch it instead.")] = None,
 ) -> None:
     """Ask a running service for pairs, wait, and fetch them. The token is taken from MEDGEN3D_TOKEN."""
-    with _client(url) as client, _explained():
+    with _explained(), _client(url) as client:
         if show_list:
             rows = [(job["id"], job["state"], job["pipeline"], job["request"]["count"]) for job in client.jobs()]
             console.show_table(f"Jobs at {url}", ("id", "state", "pipeline", "pairs"), rows)
@@ -125,10 +72,10 @@ def request(
     console.say(f"Pairs: {out}")
 
 
-def _fetch(client: Any, job_id: str, out: Path) -> None:
+def _fetch(client: "Client", job_id: str, out: Path) -> None:
     with console.progress() as show:
 
-        def progress(job: dict[str, Any]) -> None:
+        def progress(job: "Job") -> None:
             note = f"{job['place']} jobs before it" if job["place"] is not None else job["state"]
             for stage in job["progress"]:
                 show(stage["stage"], stage["done"], stage["total"])
@@ -147,22 +94,13 @@ def _slices(text: str | None) -> list[int] | None:
         raise ConfigError(f"--known: found {text!r}, expected numbers such as 0,5,9") from None
 
 
-def _tokens_file(config: Path | None, preset: list[str] | None, override: list[str] | None) -> Path:
-    experiment = configuration(config, preset, override)
-    from medgen3d.serving.security.tokens import TOKENS
-
-    folder: Path = experiment.serving_dir
-    return folder / TOKENS
-
-
-def _client(url: str) -> Any:
+def _client(url: str) -> "Client":
     token = os.environ.get(TOKEN_VARIABLE, "")
     if not token:
         raise ConfigError(f"{TOKEN_VARIABLE} is unset: put the token that you were given into it")
     from medgen3d.client import Client
 
-    with _explained():
-        return Client(url, token)
+    return Client(url, token)
 
 
 @contextmanager
