@@ -75,11 +75,11 @@ def synthesize(
         if notice:
             console.notice(f"Notice: {notice}")
     command = shlex.join(["medgen3d", *sys.argv[1:]])
-    order = RunOptions(
+    options = RunOptions(
         plan=plan,
         masks=masks,
         split=split,
-        options=named_options(config, preset or [], override or []),
+        sampling=named_options(config, preset or [], override or []),
         gates=rules,
         retry_failed=retry_failed,
         format=kind,
@@ -97,15 +97,13 @@ def synthesize(
         settings = settle_gpus(experiment).synthesis
         try:
             summary = on_ray.synthesize(
-                found.bundles,
-                found.name,
-                found.version,
+                found,
                 count,
                 seed,
                 out,
                 settings,
                 show_stages,
-                order,
+                options,
                 dry_run=dry_run,
             )
         except KeyboardInterrupt:

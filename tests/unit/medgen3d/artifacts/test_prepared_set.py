@@ -8,12 +8,11 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from medgen3d.artifacts.intensity import Intensity, IntensityRule
 from medgen3d.artifacts.prepared_set import (
     CASES_PER_PART,
     CaseEntry,
     DatasetInfo,
-    Intensity,
-    IntensityRule,
     PreparedCase,
     PreparedSet,
     holds_part,
