@@ -85,9 +85,9 @@ def _hashes(weights: dict[str, str]) -> str:
 
 
 def _gates(info: SyntheticSetInfo, table: pa.Table, idle: Mapping[str, str]) -> str:
-    is_told = pc.or_(pc.greater(table["redraws"], 0), pc.not_equal(table["status"], CaseStatus.DONE))
+    is_listed = pc.or_(pc.greater(table["redraws"], 0), pc.not_equal(table["status"], CaseStatus.DONE))
     counts: Counter[str] = Counter()
-    for case in table.filter(is_told)["rejections"].to_pylist():
+    for case in table.filter(is_listed)["rejections"].to_pylist():
         counts.update(dict(case or []))
     lines = [f"- {gate}: run (digest of its limits `{digest[:12]}`)" for gate, digest in info.gates.items()]
     lines += [f"- {gate}: not run, {reason}" for gate, reason in idle.items()]
