@@ -1,4 +1,4 @@
-"""What bulk synthesis costs beside the drawing itself: Ray Data's pipeline against a bare loop of the same chain.
+"""The cost of bulk synthesis besides the drawing itself: Ray Data's pipeline against a bare loop of the same chain.
 
 Run: python benchmarks/bulk.py [--cases 8] [--rounds 1] [--only NAME]. Both draw, check and write the same cases of the
 built-in pipeline, with fewer sampling steps than usual (--only trivial: of tiny random networks, without gates), on one
@@ -16,13 +16,17 @@ import statistics
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1", "RAY_DATA_LOG_LEVEL": "ERROR"}
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 
+import psutil
+
+from medgen3d.artifacts.pipeline import Pipeline
 from medgen3d.artifacts.run_status import RunStatus
 from medgen3d.artifacts.storage import Folder
 from medgen3d.artifacts.synthetic_set import merge_parts, open_for_writing
@@ -36,7 +40,6 @@ from medgen3d.synthesis.set_writer import write_batch
 
 FAST = {"mask_generator": {"sampling_steps": 8}, "refiner": {"sampling_steps": 3}}
 """A case of some seconds."""
-_TICKS = os.sysconf("SC_CLK_TCK")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,8 +60,8 @@ class Meter:
     """
 
     def __init__(self) -> None:
-        self._own = os.getpid()
-        self._spent: dict[tuple[int, str], float] = {}
+        self._own = psutil.Process()
+        self._spent: dict[psutil.Process, float] = {}
         threading.Thread(target=self._watch, daemon=True).start()
 
     def _watch(self) -> None:
@@ -68,20 +71,10 @@ class Meter:
 
     def read(self) -> float:
         """Seconds until now."""
-        parents, found = {}, {}
-        for path in Path("/proc").glob("[0-9]*"):
-            try:
-                fields = (path / "stat").read_text().rpartition(")")[2].split()
-            except OSError:  # it has ended
-                continue
-            pid = int(path.name)
-            parents[pid], found[pid] = int(fields[1]), (fields[19], sum(map(int, fields[11:13])) / _TICKS)
-        for pid, (born, seconds) in found.items():
-            ancestor = pid
-            while ancestor not in (0, 1, self._own):
-                ancestor = parents.get(ancestor, 0)
-            if ancestor == self._own:
-                self._spent[pid, born] = seconds
+        for process in [self._own, *self._own.children(recursive=True)]:
+            with suppress(psutil.Error):  # it has ended
+                times = process.cpu_times()
+                self._spent[process] = times.user + times.system
         return sum(self._spent.copy().values())
 
 
@@ -100,16 +93,16 @@ def timed(run: Callable[[], object]) -> Cost:
 
 @dataclass(frozen=True)
 class Drawn:
-    """What is drawn: the bundles of a pipeline, options of its stages, gates."""
+    """A pipeline with the options of a run: sampling, gates."""
 
-    bundles: Mapping[str, Path]
-    order: RunOptions
+    pipeline: Pipeline
+    options: RunOptions
 
 
 def of_some_seconds() -> Drawn:
     """Cases of the built-in pipeline with few steps."""
     found = resolve_builtin("builtin/hippocampus")
-    return Drawn(found.bundles, RunOptions(options=FAST, gates=GateRules(limits=found.info.limits)))
+    return Drawn(found, RunOptions(sampling=FAST, gates=GateRules(limits=found.info.limits)))
 
 
 def of_almost_nothing() -> Drawn:
@@ -124,17 +117,16 @@ def bare(cases: int, out: Path, config: SynthesisConfig, drawn: Drawn) -> None:
     import torch
 
     torch.set_num_threads(config.threads)
-    order = drawn.order
-    job = open_run(drawn.bundles, "benchmark", 1, cases, 1, out, config, order)
-    open_for_writing(out, job.info)
-    stages = {stage: job.bundles[stage].trained_stage() for stage in job.stages}
-    gates = Gates(order.gates, job.dataset, [])
-    for key, item in enumerate(job.standing.next_items(cases)):
-        work = job.work_of(key, item)
+    run = open_run(drawn.pipeline, cases, 1, out, config, drawn.options)
+    open_for_writing(out, run.info)
+    stages = {stage: run.bundles[stage].trained_stage() for stage in run.stages}
+    gates = Gates(run.gates, run.dataset, [])
+    for key, spec in enumerate(run.ledger.next_batches(cases)):
+        batch = run.in_flight(key, spec)
         for stage, trained in stages.items():
-            work = advance_batch(stage, trained, work, job.dataset)
-        work = replace(work, cases=[gates.judge(case) for case in work.cases])
-        write_batch(work, job.dataset, job.info, str(out), config.max_redraws)
+            batch = advance_batch(stage, trained, batch, run.dataset)
+        batch = replace(batch, cases=[gates.judge(case) for case in batch.cases])
+        write_batch(batch, run.dataset, run.info, str(out), config.max_redraws)
     merge_parts(out)
 
 
@@ -142,7 +134,7 @@ def on_ray(cases: int, out: Path, config: SynthesisConfig, drawn: Drawn) -> None
     """The real thing; Ray runs already."""
     from medgen3d.synthesis.on_ray import synthesize
 
-    synthesize(drawn.bundles, "benchmark", 1, cases, 1, out, config, order=drawn.order)
+    synthesize(drawn.pipeline, cases, 1, out, config, options=drawn.options)
 
 
 def per_case(
@@ -188,11 +180,11 @@ def compare(title: str, variants: dict[str, Callable[[], Cost]], rounds: int) ->
 def overhead(cases: int, rounds: int) -> None:
     """Ray Data against the bare loop, and where its time goes."""
     config, drawn = SynthesisConfig(batch=2), of_some_seconds()
-    told: list[RunStatus] = []
+    statuses: list[RunStatus] = []
 
     def piped() -> Cost:
         cost, status = per_case(on_ray, 2, cases, config, drawn)
-        told.append(status) if status else None
+        statuses.append(status) if status else None
         return cost
 
     variants = {
@@ -201,10 +193,10 @@ def overhead(cases: int, rounds: int) -> None:
     }
     compare("Cases of some seconds, batches of 2, one core", variants, rounds)
     print("\n| stage | cases | busy s | busy s per case |\n| --- | --- | --- | --- |")
-    for name, stage in told[-1].stages.items():
+    for name, stage in statuses[-1].stages.items():
         print(f"| {name} | {stage.num_done} | {stage.busy_s:.1f} | {stage.busy_s / stage.num_done:.2f} |")
-    busy = sum(stage.busy_s for stage in told[-1].stages.values())
-    print(f"\nof {told[-1].seconds:.0f} s, start included; all stages were busy for {busy:.0f} s in sum")
+    busy = sum(stage.busy_s for stage in statuses[-1].stages.values())
+    print(f"\nof {statuses[-1].seconds:.0f} s, start included; all stages were busy for {busy:.0f} s in sum")
 
 
 def trivial(cases: int, rounds: int) -> None:
@@ -220,7 +212,7 @@ def trivial(cases: int, rounds: int) -> None:
     )
 
 
-def lockstep(cases: int, rounds: int) -> None:
+def together(cases: int, rounds: int) -> None:
     """Several cases at a time against one."""
     drawn = of_some_seconds()
     variants = {
@@ -229,7 +221,7 @@ def lockstep(cases: int, rounds: int) -> None:
         )[0]
         for width in (1, 2, 4, 8)
     }
-    compare("Lock-step against one at a time, bare loop, one core", variants, rounds)
+    compare("Cases drawn together against one at a time, bare loop, one core", variants, rounds)
 
 
 def workers(cases: int, rounds: int) -> None:
@@ -247,7 +239,7 @@ def workers(cases: int, rounds: int) -> None:
     compare("Cases of some seconds, batches of 2, two cores", variants, rounds)
 
 
-PARTS = {"lockstep": (lockstep, 1), "overhead": (overhead, 1), "trivial": (trivial, 1), "workers": (workers, 2)}
+PARTS = {"together": (together, 1), "overhead": (overhead, 1), "trivial": (trivial, 1), "workers": (workers, 2)}
 """What is measured, and on how many cores."""
 
 
@@ -264,7 +256,7 @@ def main() -> None:
         if pid == 0:
             part, cores = PARTS[name]
             os.sched_setaffinity(0, set(sorted(os.sched_getaffinity(0))[:cores]))
-            if name != "lockstep":
+            if name != "together":
                 import ray
 
                 ray.init(address="local", num_cpus=8, include_dashboard=False, log_to_driver=False)

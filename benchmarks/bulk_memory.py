@@ -7,7 +7,6 @@ resident memory of the driver and of all workers, and of what lies in Ray's obje
 
 import argparse
 import os
-import re
 import shutil
 import tempfile
 import threading
@@ -18,13 +17,16 @@ os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1", "RAY_DATA
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 
 import matplotlib as mpl
+import psutil
 import torch
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
 import ray
 
-from medgen3d.artifacts.bundle import BundleInfo, named_weights, write_bundle
+from medgen3d.artifacts.bundle import BundleInfo, write_bundle
+from medgen3d.artifacts.bundle_weights import named_weights
+from medgen3d.artifacts.pipeline import Pipeline
 from medgen3d.artifacts.provenance import Provenance
 from medgen3d.artifacts.synthetic_set import SyntheticSet
 from medgen3d.config.experiment import SynthesisConfig
@@ -53,8 +55,8 @@ OPTIONS = {
 STEPS = {"mask_generator": {"sampling_steps": 1}, "refiner": {"sampling_steps": 1}}
 
 
-def write_tiny(root: Path) -> dict[str, Path]:
-    """Bundles with small random networks."""
+def write_tiny(root: Path) -> Pipeline:
+    """A pipeline of small random networks."""
     spec = {"num_labels": 3, "plane": (16, 24), "spacing_mm": (3.0, 0.5, 0.75), "max_depth": 5}
     for name, options in OPTIONS.items():
         chosen = options | STEPS.get(name, {})
@@ -63,31 +65,21 @@ def write_tiny(root: Path) -> dict[str, Path]:
         info = BundleInfo(stage=name, stage_config=chosen, spec=spec, dataset=DATASET)
         made_from = Provenance(dataset_name="tiny", dataset_digest="d" * 64, config_hash="c" * 64, seed=1)
         write_bundle(root / name, info, named_weights(networks), made_from, preview_png=None)
-    return {name: root / name for name in OPTIONS}
+    return Pipeline.of_bundles("tiny", 1, {name: root / name for name in OPTIONS})
 
 
-def resident_mb(pid: int) -> float:
+def resident_mb(process: psutil.Process) -> float:
     """Resident memory without what it shares, such as the object store [MB]."""
     try:
-        status = Path(f"/proc/{pid}/status").read_text()
-    except OSError:
+        memory = process.memory_info()
+    except psutil.Error:  # it has ended
         return 0.0
-    found = re.search(r"RssAnon:\s+(\d+) kB", status)
-    return int(found[1]) / 1000 if found else 0.0
+    return (memory.rss - memory.shared) / 1e6
 
 
 def workers_mb() -> float:
     """Of all of Ray's workers below this process [MB]."""
-    parents = {}
-    for path in Path("/proc").glob("[0-9]*"):
-        try:
-            parents[int(path.name)] = int((path / "stat").read_text().rpartition(")")[2].split()[1])
-        except OSError:
-            continue
-    ours = {os.getpid()}
-    for _ in range(6):
-        ours |= {pid for pid, parent in parents.items() if parent in ours}
-    return sum(resident_mb(pid) for pid in ours - {os.getpid()})
+    return sum(resident_mb(process) for process in psutil.Process().children(recursive=True))
 
 
 def store_mb() -> float:
@@ -105,21 +97,19 @@ def main() -> None:
     arguments = parser.parse_args()
     root = Path(tempfile.mkdtemp())
     torch.manual_seed(0)
-    bundles = write_tiny(root / "bundles")
+    pipeline = write_tiny(root / "bundles")
     ray.init(address="local", num_cpus=8, include_dashboard=False, log_to_driver=False, object_store_memory=300 * 2**20)
     seen: list[tuple[float, int, float, float, float]] = []
     done, began, over = [0], time.monotonic(), threading.Event()
 
     def watch() -> None:
         while not over.wait(2.0):
-            seen.append((time.monotonic() - began, done[0], resident_mb(os.getpid()), workers_mb(), store_mb()))
+            seen.append((time.monotonic() - began, done[0], resident_mb(psutil.Process()), workers_mb(), store_mb()))
 
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
     synthesize(
-        bundles,
-        "tiny",
-        1,
+        pipeline,
         arguments.cases,
         0,
         root / "set",

@@ -22,6 +22,7 @@ import torch
 
 from medgen3d.artifacts.bundle import BundleDataset, BundleInfo, read_bundle, write_bundle
 from medgen3d.artifacts.goals import default_goals
+from medgen3d.artifacts.pipeline import Pipeline
 from medgen3d.artifacts.prepared_set import PreparedSet
 from medgen3d.artifacts.provenance import Provenance, config_hash
 from medgen3d.artifacts.subset import nested_order, write_subset
@@ -118,28 +119,26 @@ def _told(out: Path, stage: str) -> Callable[[TrainingState, Losses], bool]:
 def draw(options: argparse.Namespace, config: ExperimentConfig) -> None:
     """Draw pairs with trained stages, as `medgen3d synthesize` does."""
     settings = config.synthesis.model_copy(update={"use_gpu": DEVICE.type == "cuda"})
-    job = open_run(
-        {stage: options.bundles / stage for stage in CHAIN},
-        options.name,
-        1,
+    run = open_run(
+        Pipeline.of_bundles(options.name, 1, {stage: options.bundles / stage for stage in CHAIN}),
         options.count,
         options.seed,
         options.out,
         settings,
-        RunOptions(options=named_options(None, [], options.set), masks=options.masks),
+        RunOptions(sampling=named_options(None, [], options.set), masks=options.masks),
     )
-    open_for_writing(job.folder.location, job.info)
-    trained = {stage: job.bundles[stage].trained_stage(DEVICE.type) for stage in job.stages}
-    for key, item in enumerate(job.standing.next_items(options.count)):
-        work = job.work_of(key, item)
-        cases = with_masks(work.cases, job.given, job.dataset)
-        for stage in job.stages:
-            cases = advance(stage, trained[stage], cases, job.dataset)
+    open_for_writing(run.folder.location, run.info)
+    trained = {stage: run.bundles[stage].trained_stage(DEVICE.type) for stage in run.stages}
+    for key, spec in enumerate(run.ledger.next_batches(options.count)):
+        batch = run.in_flight(key, spec)
+        cases = with_masks(batch.cases, run.given, run.dataset)
+        for stage in run.stages:
+            cases = advance(stage, trained[stage], cases, run.dataset)
         failures = [case.failure for case in cases if case.failure]
         if failures:
             raise SystemExit(failures[0])
-        write_batch(dataclasses.replace(work, cases=cases), job.dataset, job.info, job.folder.location, max_redraws=0)
-    merge_parts(job.folder.location)
+        write_batch(dataclasses.replace(batch, cases=cases), run.dataset, run.info, run.folder.location, max_redraws=0)
+    merge_parts(run.folder.location)
 
 
 def trial(options: argparse.Namespace, config: ExperimentConfig) -> None:

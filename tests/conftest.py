@@ -113,7 +113,8 @@ def tiny_pipeline(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Bundles of the three stages with small random networks, by stage: their samples are noise of the right form."""
     import torch
 
-    from medgen3d.artifacts.bundle import BundleInfo, named_weights, write_bundle
+    from medgen3d.artifacts.bundle import BundleInfo, write_bundle
+    from medgen3d.artifacts.bundle_weights import named_weights
     from medgen3d.artifacts.provenance import Provenance
     from medgen3d_stages.catalogue import config_type, make_stage
     from medgen3d_stages.contract import DataSpec
@@ -157,14 +158,6 @@ def tiny_pipeline(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.fixture(scope="session")
 def tiny_as_pipeline(tiny_pipeline: dict[str, Path]) -> Callable[[str], Any]:
     """tiny_as_pipeline(name): the same networks as a resolved pipeline of version 3."""
-    from medgen3d.artifacts.bundle import read_bundle
-    from medgen3d.artifacts.pipeline import PinnedBundle, Pipeline, PipelineInfo
+    from medgen3d.artifacts.pipeline import Pipeline
 
-    pin = PinnedBundle(model="knee.stage", version=1, weights_sha256="0" * 64, dataset_digest="d" * 64)
-    facts = {"modality", "phantom", "labels", "spacing_mm", "plane"}
-    info = PipelineInfo(
-        dataset="knee",
-        stages=dict.fromkeys(tiny_pipeline, pin),
-        **read_bundle(tiny_pipeline["refiner"]).info.dataset.model_dump(include=facts),
-    )
-    return lambda name: Pipeline(name=name, version=3, notice="", info=info, bundles=tiny_pipeline)
+    return lambda name: Pipeline.of_bundles(name, 3, tiny_pipeline)

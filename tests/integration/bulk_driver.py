@@ -9,6 +9,7 @@ from pathlib import Path
 
 import ray
 
+from medgen3d.artifacts.pipeline import Pipeline
 from medgen3d.config.experiment import SynthesisConfig
 from medgen3d.core.errors import Medgen3dError
 from medgen3d.core.seeds import stream_seed
@@ -39,37 +40,37 @@ class Changed:
         return spec
 
 
-def make_deadly(worker) -> None:  # type: ignore[no-untyped-def]
+def make_deadly(drawing) -> None:  # type: ignore[no-untyped-def]
     """A certain case kills the process that draws its image."""
     deadly = stream_seed(SEED, "case", int(os.environ["POISONED_CASE"]), "image_sequence_generator", 0)
-    draw_images = worker.draw_images
+    draw_images = drawing.draw_images
 
     def draw(trained, masks, seeds, styles):  # type: ignore[no-untyped-def]
         if deadly in seeds:
             os._exit(1)
         return draw_images(trained, masks, seeds, styles)
 
-    worker.draw_images = draw
+    drawing.draw_images = draw
 
 
-def make_slow(output) -> None:  # type: ignore[no-untyped-def]
+def make_slow(set_writer) -> None:  # type: ignore[no-untyped-def]
     """Every batch takes long to write."""
-    write_batch = output.write_batch
+    write_batch = set_writer.write_batch
 
     def write(*arguments):  # type: ignore[no-untyped-def]
         time.sleep(float(os.environ["WRITE_S"]))
         return write_batch(*arguments)
 
-    output.write_batch = write
+    set_writer.write_batch = write
 
 
 def poison() -> None:
-    """What every worker begins with."""
+    """Every worker begins with this."""
     sys.meta_path.insert(0, Changed("medgen3d.synthesis.drawing", make_deadly))
 
 
 def slow_down() -> None:
-    """What every worker begins with."""
+    """Every worker begins with this."""
     sys.meta_path.insert(0, Changed("medgen3d.synthesis.set_writer", make_slow))
 
 
@@ -85,10 +86,10 @@ def main() -> int:
     config = SynthesisConfig(
         batch=given.get("batch", 2), cpus_per_actor=0.25, gates=False, refine=given.get("refine", True)
     )
-    order = RunOptions(options=given["options"], command="the same again")
-    bundles = {stage: Path(root) for stage, root in given["bundles"].items()}
+    options = RunOptions(sampling=given["options"], command="the same again")
+    pipeline = Pipeline.of_bundles("knee", 3, {stage: Path(root) for stage, root in given["bundles"].items()})
     try:
-        synthesize(bundles, "knee", 3, given["count"], SEED, given["out"], config, order=order)
+        synthesize(pipeline, given["count"], SEED, given["out"], config, options=options)
     except Medgen3dError as error:
         sys.stderr.write(f"{error}\n")
         return 2

@@ -1,5 +1,6 @@
 """Bulk synthesis with plans, gates and an object store, on a real local cluster with small untrained networks."""
 
+import gzip
 import json
 from collections import Counter
 from pathlib import Path
@@ -42,9 +43,14 @@ def gated() -> RunOptions:
 
 
 @pytest.fixture(scope="module")
-def held_to_limits(tiny_pipeline, tmp_path_factory):
+def knee(tiny_as_pipeline):
+    return tiny_as_pipeline("knee")
+
+
+@pytest.fixture(scope="module")
+def held_to_limits(knee, tmp_path_factory):
     out = tmp_path_factory.mktemp("gated") / "set"
-    return out, synthesize(tiny_pipeline, "knee", 3, 6, 11, out, ONE, order=gated())
+    return out, synthesize(knee, 6, 11, out, ONE, options=gated())
 
 
 def test_what_a_gate_rejects_is_drawn_again_and_every_case_ends_accepted_or_given_up_with_its_reasons(held_to_limits):
@@ -67,19 +73,17 @@ def test_what_a_gate_rejects_is_drawn_again_and_every_case_ends_accepted_or_give
 
 
 @pytest.mark.soak
-def test_the_same_gates_give_the_same_set_for_two_actors_and_it_is_finished_for_good(
-    held_to_limits, tiny_pipeline, tmp_path
-):
+def test_the_same_gates_give_the_same_set_for_two_actors_and_it_is_finished_for_good(held_to_limits, knee, tmp_path):
     two = ONE.model_copy(update={"num_gate_actors": 2, "num_actors": ONE.num_actors.model_copy(update={"refiner": 2})})
-    synthesize(tiny_pipeline, "knee", 3, 6, 11, tmp_path / "set", two, order=gated())
-    again = synthesize(tiny_pipeline, "knee", 3, 6, 11, tmp_path / "set", two, order=gated())
+    synthesize(knee, 6, 11, tmp_path / "set", two, options=gated())
+    again = synthesize(knee, 6, 11, tmp_path / "set", two, options=gated())
 
     assert hashes(tmp_path / "set") == hashes(held_to_limits[0])
     assert again.num_drawn == 0
     assert len(again.failures) == len(held_to_limits[1].failures)
 
 
-def test_plan_status_and_card_lie_beside_the_pairs(held_to_limits):
+def test_plan_status_and_card_lie_next_to_the_pairs(held_to_limits):
     out, summary = held_to_limits
     status, card = RunStatus.read(Folder.of(out)), (out / "dataset_card.md").read_text()
 
@@ -107,6 +111,12 @@ def bucket(monkeypatch_module):
     server.stop()
 
 
+def bytes_in_store(address: str, name: str) -> bytes:
+    system, base = FileSystem.from_uri(address)
+    with system.open_input_stream(f"{base}/{name}", compression=None) as stream:
+        return stream.readall()
+
+
 @pytest.fixture(scope="module")
 def monkeypatch_module():
     with pytest.MonkeyPatch.context() as patch:
@@ -114,17 +124,17 @@ def monkeypatch_module():
         yield patch
 
 
-def test_a_set_with_a_plan_is_drawn_into_an_object_store_and_completed_there(bucket, tiny_pipeline, tmp_path):
-    dataset = read_bundle(tiny_pipeline["refiner"]).info.dataset
+def test_a_set_with_a_plan_is_drawn_into_an_object_store_and_completed_there(bucket, knee, tmp_path):
+    dataset = read_bundle(knee.bundles["refiner"]).info.dataset
     voxels = np.random.default_rng(0).choice(np.array([0, 7, 300], np.uint16), (5, 10, 20))
     mask = Volume(voxels=voxels, affine=affine_from_spacing(dataset.spacing_mm))
     nifti.write(tmp_path / "mine.nii.gz", mask)
     (tmp_path / "plan.yaml").write_text(
         "cases:\n- {mask: mine.nii.gz}\n- {partial_mask: mine.nii.gz, known_slices: 1-2}\n- {spacing_mm: [3, 1, 1.5]}"
     )
-    out, order = bucket("set"), RunOptions(plan=tmp_path / "plan.yaml", command="the same")
+    out, options = bucket("set"), RunOptions(plan=tmp_path / "plan.yaml", command="the same")
     config = ONE.model_copy(update={"batch": 2})
-    synthesize(tiny_pipeline, "knee", 3, None, 11, out, config, order=order)
+    synthesize(knee, None, 11, out, config, options=options)
     found = SyntheticSet(out)
     whole, partial, coarse = (found.read(case_id)[1] for case_id in found.case_ids)
 
@@ -134,9 +144,12 @@ def test_a_set_with_a_plan_is_drawn_into_an_object_store_and_completed_there(buc
     assert coarse.spacing_mm == pytest.approx((3, 1, 1.5))
     assert found.rows["syn_00002"].spacing_mm == pytest.approx((3, 1, 1.5))
 
+    stored = bytes_in_store(out, "images/syn_00000.nii.gz")
+    assert gzip.decompress(stored)[344:348] == b"n+1\0"  # one compression, as anybody would read it
+
     folder, before = Folder.of(out), Folder.of(out).read("images/syn_00001.nii.gz")
     folder.remove("images/syn_00001.nii.gz")
-    summary = synthesize(tiny_pipeline, "knee", 3, None, 11, out, config, order=order)
+    summary = synthesize(knee, None, 11, out, config, options=options)
     assert (summary.num_kept, summary.num_drawn) == (2, 1)
     assert folder.read("images/syn_00001.nii.gz") == before
     assert not any(list(damages(out, found.info, row)) for row in found.rows.values())

@@ -1,4 +1,4 @@
-"""Whatever dies while a set is drawn, the set becomes what it would have been: on a real cluster of several Ray nodes.
+"""Deaths of processes and machines while a set is drawn, on a cluster of several Ray nodes: the set stays the same.
 
 Drivers are processes of their own. The networks draw with many steps, so that a batch takes long enough to be hit.
 """
@@ -11,12 +11,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 from ray.cluster_utils import Cluster
 
-from medgen3d.artifacts.bundle import BundleInfo, read_bundle, read_weights, write_bundle
+from medgen3d.artifacts.bundle import BundleInfo, read_bundle, write_bundle
+from medgen3d.artifacts.bundle_weights import read_weights
 from medgen3d.artifacts.run_status import RunStatus
 from medgen3d.artifacts.storage import Folder
 from medgen3d.artifacts.synthetic_set import SyntheticSet, damages
@@ -120,15 +123,12 @@ def wait_for(condition, driver: subprocess.Popen[str]):
 def workers(title: str) -> list[int]:
     """Processes of this test's Ray that are at work on something; others run Ray on this machine as well."""
     found = []
-    for path in Path("/proc").glob("[0-9]*"):
-        try:
-            command = (path / "cmdline").read_text()
-            parent = (path / "stat").read_text().rpartition(")")[2].split()[1]
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):  # it ended meanwhile, or is somebody else's
+            command = " ".join(process.cmdline())
             is_at_work = command.startswith("ray::") and title in command and "submit" in command
-            if is_at_work and os.environ["RAY_TMPDIR"] in Path(f"/proc/{parent}/cmdline").read_text():
-                found.append(int(path.name))
-        except OSError:  # it ended meanwhile
-            continue
+            if is_at_work and any(os.environ["RAY_TMPDIR"] in word for word in process.parent().cmdline()):
+                found.append(process.pid)
     return found
 
 

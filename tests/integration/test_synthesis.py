@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -27,12 +28,15 @@ def hashes(root: Path) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def five(tiny_pipeline, tmp_path_factory):
+def knee(tiny_as_pipeline):
+    return tiny_as_pipeline("knee")
+
+
+@pytest.fixture(scope="module")
+def five(knee, tmp_path_factory):
     """Cases 0 to 4 and the progress that was reported."""
     out, seen = tmp_path_factory.mktemp("five") / "set", []
-    summary = synthesize(
-        tiny_pipeline, "knee", 3, 5, 11, out, ONE, lambda done, total, _: seen.append((dict(done), total))
-    )
+    summary = synthesize(knee, 5, 11, out, ONE, lambda done, total, _: seen.append((dict(done), total)))
     return out, summary, seen
 
 
@@ -73,33 +77,31 @@ def test_the_set_can_be_ingested_like_any_other_and_its_masks_come_back(five, tm
         np.testing.assert_array_equal(mask, synthetic.read(case_id)[1].voxels)
 
 
-def test_two_actors_per_stage_and_another_count_give_the_same_bytes(five, tiny_pipeline, tmp_path):
-    synthesize(tiny_pipeline, "knee", 3, 3, 11, tmp_path / "set", TWO)
+def test_two_actors_per_stage_and_another_count_give_the_same_bytes(five, knee, tmp_path):
+    synthesize(knee, 3, 11, tmp_path / "set", TWO)
 
     expected = {name: digest for name, digest in hashes(five[0]).items() if name[-12:-7] < "00003"}
     assert hashes(tmp_path / "set") == expected
     assert len(expected) == 6
 
 
-def test_an_interrupted_set_is_completed_with_the_same_bytes(five, tiny_pipeline, tmp_path):
+def test_an_interrupted_set_is_completed_with_the_same_bytes(five, knee, tmp_path):
     out = tmp_path / "set"
     shutil.copytree(five[0], out)
     (out / "images" / "syn_00001.nii.gz").write_bytes(b"half")
     (out / "labels" / "syn_00004.nii.gz").unlink()
-    summary = synthesize(tiny_pipeline, "knee", 3, 5, 11, out, ONE)
+    summary = synthesize(knee, 5, 11, out, ONE)
 
     assert (summary.num_kept, summary.num_drawn) == (3, 2)
     assert hashes(out) == hashes(five[0])
     assert len(SyntheticSet(out).rows) == 5
 
 
-def test_images_for_the_masks_of_a_set_are_those_that_were_drawn_with_them(five, tiny_pipeline, tmp_path):
+def test_images_for_the_masks_of_a_set_are_those_that_were_drawn_with_them(five, knee, tmp_path):
     # Stages 2 and 3 draw from streams of their own, so it makes no difference where the mask comes from.
     seen = []
     synthesize(
-        tiny_pipeline,
-        "knee",
-        3,
+        knee,
         4,
         11,
         tmp_path / "set",
@@ -114,12 +116,10 @@ def test_images_for_the_masks_of_a_set_are_those_that_were_drawn_with_them(five,
     assert seen[-1] == dict.fromkeys(("image_sequence_generator", "refiner", WRITTEN), 4)
 
 
-def test_sampling_options_and_a_missing_refiner_change_the_images_and_never_the_masks(five, tiny_pipeline, tmp_path):
+def test_sampling_options_and_a_missing_refiner_change_the_images_and_never_the_masks(five, knee, tmp_path):
     unrefined = ONE.model_copy(update={"refine": False})
-    synthesize(
-        tiny_pipeline, "knee", 3, 2, 11, tmp_path / "late", ONE, order=RunOptions(options={"refiner": {"start": 0.9}})
-    )
-    synthesize(tiny_pipeline, "knee", 3, 2, 11, tmp_path / "never", unrefined)
+    synthesize(knee, 2, 11, tmp_path / "late", ONE, options=RunOptions(sampling={"refiner": {"start": 0.9}}))
+    synthesize(knee, 2, 11, tmp_path / "never", unrefined)
 
     for number in range(2):
         roots = (five[0], tmp_path / "late", tmp_path / "never")
@@ -129,33 +129,32 @@ def test_sampling_options_and_a_missing_refiner_change_the_images_and_never_the_
     assert not SyntheticSet(tmp_path / "never").info.refined
 
 
-def test_a_prepared_set_whose_masks_cannot_be_read_ends_the_run_with_one_sentence(five, tiny_pipeline, tmp_path):
+def test_a_prepared_set_whose_masks_cannot_be_read_ends_the_run_with_one_sentence(five, knee, tmp_path):
     ingest(five[0], tmp_path / "prepared", IngestConfig(spacing_mm=(3.0, 0.5, 0.75)), seed=0)
     (tmp_path / "prepared" / "cases" / "part-00000.parquet").write_bytes(b"half")
     with pytest.raises(DataError, match=r"part-00000\.parquet: found .* Run ingest again") as caught:
         synthesize(
-            tiny_pipeline,
-            "knee",
-            3,
+            knee,
             2,
             11,
             tmp_path / "set",
             ONE,
-            order=RunOptions(masks=tmp_path / "prepared", split="train"),
+            options=RunOptions(masks=tmp_path / "prepared", split="train"),
         )
     assert "Traceback" not in str(caught.value)
 
 
-def test_a_bundle_with_damaged_weights_ends_the_run_with_one_sentence(tiny_pipeline, tmp_path):
-    shutil.copytree(tiny_pipeline["refiner"], tmp_path / "refiner")
+def test_a_bundle_with_damaged_weights_ends_the_run_with_one_sentence(knee, tmp_path):
+    shutil.copytree(knee.bundles["refiner"], tmp_path / "refiner")
     (tmp_path / "refiner" / "weights.safetensors").write_bytes(b"not weights")
+    broken = replace(knee, bundles=knee.bundles | {"refiner": tmp_path / "refiner"})
     with pytest.raises(DataError, match=r"refiner/weights\.safetensors: found .* expected") as caught:
-        synthesize(tiny_pipeline | {"refiner": tmp_path / "refiner"}, "knee", 3, 2, 11, tmp_path / "set", ONE)
+        synthesize(broken, 2, 11, tmp_path / "set", ONE)
     assert "Traceback" not in str(caught.value)
 
 
-def test_nothing_is_written_by_a_dry_run(tiny_pipeline, tmp_path):
-    summary = synthesize(tiny_pipeline, "knee", 3, 5, 11, tmp_path / "set", ONE, dry_run=True)
+def test_nothing_is_written_by_a_dry_run(knee, tmp_path):
+    summary = synthesize(knee, 5, 11, tmp_path / "set", ONE, dry_run=True)
 
     assert summary.num_drawn == 5
     assert not (tmp_path / "set").exists()

@@ -20,7 +20,8 @@ import torch
 from typer.testing import CliRunner
 
 from medgen3d import cli
-from medgen3d.artifacts.bundle import named_weights, read_bundle
+from medgen3d.artifacts.bundle import read_bundle
+from medgen3d.artifacts.bundle_weights import named_weights
 from medgen3d.artifacts.prepared_set import PreparedSet
 from medgen3d.config.experiment import ExperimentConfig
 from medgen3d.config.load import load_config

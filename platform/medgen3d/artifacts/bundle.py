@@ -16,24 +16,24 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, field_validator, model_validator
 
-from medgen3d.artifacts.prepared_set import Intensity, PreparedSet
+from medgen3d.artifacts.bundle_weights import REMEDY, WEIGHTS, load_weights, save_weights
+from medgen3d.artifacts.intensity import Intensity
+from medgen3d.artifacts.prepared_set import PreparedSet
 from medgen3d.artifacts.provenance import Provenance
 from medgen3d.artifacts.versioned_json import read_versioned, write_versioned
-from medgen3d.core.errors import ArtifactError, DataError
+from medgen3d.core.errors import ArtifactError
 from medgen3d.core.labels import LabelTable
 from medgen3d.core.volume import Affine, Volume, affine_from_spacing
 
 if TYPE_CHECKING:  # torch stays out of what the command line imports
     from torch import Tensor
 
-    from medgen3d_stages.arrays import Networks
     from medgen3d_stages.catalogue import StageConfig
     from medgen3d_stages.chain import TrainedStage
 
-CONFIG, WEIGHTS, PROVENANCE, PREVIEW = "config.json", "weights.safetensors", "provenance.json", "preview.png"
+CONFIG, PROVENANCE, PREVIEW = "config.json", "provenance.json", "preview.png"
 FILES = (CONFIG, WEIGHTS, PROVENANCE)
 """What every bundle holds; a preview may show a real case, so bundles that leave the house are without."""
-REMEDY = "Restore the bundle, fetch it again, or train the stage again."
 Config = TypeVar("Config")
 
 
@@ -173,7 +173,7 @@ class Bundle:
         with torch.random.fork_rng(devices=[]):  # fresh weights are overwritten: they must not move the caller's stream
             built = stage.build()
         networks = {name: built[name] for name in stage.sampled}
-        _load_weights(self.root / WEIGHTS, networks)
+        load_weights(self.root / WEIGHTS, networks)
         for network in networks.values():
             network.requires_grad_(False).eval().to(device)
         return TrainedStage(stage, networks)
@@ -201,7 +201,7 @@ def write_bundle(
     unfinished = root.with_name(f".{root.name}.{uuid.uuid4().hex}")
     unfinished.mkdir(parents=True)
     try:
-        _save_weights(unfinished / WEIGHTS, weights)
+        save_weights(unfinished / WEIGHTS, weights)
         write_versioned(unfinished / CONFIG, info)
         write_versioned(unfinished / PROVENANCE, provenance)
         if preview_png is not None:
@@ -225,76 +225,6 @@ def read_bundle(root: Path) -> Bundle:
             raise ArtifactError(str(root), f"no {name}", f"a bundle, a folder with {', '.join(FILES)}", REMEDY)
     info = read_versioned(root / CONFIG, BundleInfo, REMEDY)
     return Bundle(root=root, info=info, provenance=read_versioned(root / PROVENANCE, Provenance, REMEDY))
-
-
-def read_weights(root: Path) -> "dict[str, Tensor]":
-    """The tensors of a bundle by name, in the type in which they are stored.
-
-    Raises:
-        ArtifactError: The weights file is damaged.
-    """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    path = Path(root) / WEIGHTS
-    try:
-        return load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise _unreadable(path, error) from error
-
-
-def named_weights(networks: "Networks") -> "dict[str, Tensor]":
-    """The state of networks as a bundle names it: `network/parameter`, buffers included, without copying."""
-    return {f"{name}/{key}": value for name, network in networks.items() for key, value in network.state_dict().items()}
-
-
-def _save_weights(path: Path, weights: "dict[str, Tensor]") -> None:
-    from safetensors.torch import save_file
-
-    for name, tensor in weights.items():
-        if not tensor.isfinite().all():
-            raise DataError(
-                f"{name} holds NaN or infinite weights: the training diverged. Lower the learning rate and train again."
-            )
-    # clone: safetensors refuses tensors that share memory, such as views of one flat buffer
-    save_file({name: tensor.detach().cpu().clone().contiguous() for name, tensor in weights.items()}, path)
-
-
-def _load_weights(path: Path, networks: "Networks") -> None:
-    """Fill `networks`, in place, once every tensor of the file is known to fit.
-
-    `safe_open` maps the file and refuses one whose length differs from what its header says; no tensor takes memory
-    before all names and shapes are compared. Weights that were stored in half the size become float32 again.
-    """
-    import torch
-    from safetensors import SafetensorError, safe_open
-
-    expected = named_weights(networks)
-    try:
-        with safe_open(path, framework="pt") as file:
-            found = set(file.keys())
-            for name in sorted(expected.keys() ^ found):
-                presence = ("no tensor", "one") if name in expected else ("an unknown tensor", "none")
-                raise ArtifactError(str(path), f"{presence[0]} {name}", f"{presence[1]} by that name", REMEDY)
-            for name, target in expected.items():
-                _check(path, name, "shape", file.get_slice(name).get_shape(), list(target.shape))
-            tensors = {name: file.get_tensor(name) for name in expected}
-    except (OSError, SafetensorError) as error:
-        raise _unreadable(path, error) from error
-    for name, target in expected.items():
-        if (tensors[name].dtype, target.dtype) != (torch.float16, torch.float32):
-            _check(path, name, "dtype", tensors[name].dtype, target.dtype)
-    for name, target in expected.items():
-        target.copy_(tensors[name])
-
-
-def _unreadable(path: Path, error: Exception) -> ArtifactError:
-    return ArtifactError(str(path), f"an unreadable file ({error})", "safetensors weights", REMEDY)
-
-
-def _check(path: Path, name: str, what: str, found: object, expected: object) -> None:
-    if found != expected:
-        raise ArtifactError(str(path), f"{what} {found} of tensor {name}", f"{what} {expected}", REMEDY)
 
 
 def _dataclass(kind: type[Config], values: dict[str, object], path: Path, where: str) -> Config:

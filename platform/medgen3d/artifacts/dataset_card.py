@@ -1,4 +1,4 @@
-"""`dataset_card.md`: what a synthetic set is, for whoever gets it without having made it."""
+"""`dataset_card.md` describes a synthetic set for those who get it without having made it."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -6,6 +6,7 @@ from collections.abc import Mapping
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from medgen3d.artifacts.case_status import CaseStatus
 from medgen3d.artifacts.manifest import SyntheticSetInfo
 from medgen3d.artifacts.storage import Folder
 from medgen3d.artifacts.synthetic_set import read_columns
@@ -36,7 +37,9 @@ def write_card(folder: Folder, licence: str | None, idle: Mapping[str, str]) -> 
 
 
 def _text(info: SyntheticSetInfo, table: pa.Table, licence: str | None, idle: Mapping[str, str]) -> str:
-    done = int(pc.sum(pc.equal(table["status"], "done")).as_py() or 0)
+    done, failed, rejected = (
+        _number(table, status) for status in (CaseStatus.DONE, CaseStatus.FAILED, CaseStatus.REJECTED)
+    )
     phantom = "**PHANTOM DATA**: the training data were computed, no patient was imaged.\n\n" if info.phantom else ""
     labels = ", ".join(f"{label_id} {name}" for label_id, name in info.labels.items())
     spacing = " x ".join(f"{length:g}" for length in info.spacing_mm)
@@ -46,7 +49,7 @@ def _text(info: SyntheticSetInfo, table: pa.Table, licence: str | None, idle: Ma
 
 | | |
 | --- | --- |
-| pairs | {done} accepted, {_number(table, "failed")} given up, {_number(table, "rejected")} not drawn yet |
+| pairs | {done} accepted, {failed} given up, {rejected} not drawn yet |
 | labels | {labels} |
 | voxels | {spacing} mm (D x H x W) unless the manifest says otherwise, {info.image_dtype} |
 | drawn by | {info.pipeline_name} version {info.pipeline_version}, seed {info.seed}{_choices(info)} |
@@ -65,7 +68,7 @@ files, `plan.parquet` what was asked for.
 """
 
 
-def _number(table: pa.Table, status: str) -> int:
+def _number(table: pa.Table, status: CaseStatus) -> int:
     return int(pc.sum(pc.equal(table["status"], status)).as_py() or 0)
 
 
@@ -82,9 +85,9 @@ def _hashes(weights: dict[str, str]) -> str:
 
 
 def _gates(info: SyntheticSetInfo, table: pa.Table, idle: Mapping[str, str]) -> str:
-    is_told = pc.or_(pc.greater(table["redraws"], 0), pc.not_equal(table["status"], "done"))
+    is_listed = pc.or_(pc.greater(table["redraws"], 0), pc.not_equal(table["status"], CaseStatus.DONE))
     counts: Counter[str] = Counter()
-    for case in table.filter(is_told)["rejections"].to_pylist():
+    for case in table.filter(is_listed)["rejections"].to_pylist():
         counts.update(dict(case or []))
     lines = [f"- {gate}: run (digest of its limits `{digest[:12]}`)" for gate, digest in info.gates.items()]
     lines += [f"- {gate}: not run, {reason}" for gate, reason in idle.items()]

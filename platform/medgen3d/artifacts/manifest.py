@@ -1,16 +1,18 @@
-"""The manifest of a synthetic set: a Parquet table with a row per case, and in its metadata what the set is."""
+"""The manifest of a synthetic set: a Parquet table with a row per case, whose metadata hold the identity of the set."""
 
 import io
 import json
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from medgen3d.artifacts.bundle import BundleDataset
+from medgen3d.artifacts.case_status import CaseStatus
 from medgen3d.artifacts.storage import Folder
 from medgen3d.core.errors import ArtifactError
 from medgen3d.core.labels import LabelTable
@@ -23,7 +25,7 @@ _COLUMNS = pa.schema(
         ("number", pa.int64()),
         ("seed", pa.int64()),
         ("shape", pa.list_(pa.int32(), 3)),
-        ("spacing_mm", pa.list_(pa.float64())),  # as long as it likes: Parquet reads no empty lists of fixed length
+        ("spacing_mm", pa.list_(pa.float64())),  # null where it is the set's; a list of fixed length could not be
         ("pipeline_name", pa.string()),
         ("pipeline_version", pa.int64()),
         ("config_hash", pa.string()),
@@ -47,7 +49,7 @@ class SyntheticSetInfo(BaseModel):
     seed: The run's seed S; a case follows from S and its number.
     config_hash: Of the configurations of the stages that drew, sampling options as they were used.
     weights_sha256: Of the weights of each stage that drew, by stage.
-    batch, threads, device: Cases drawn in lock-step, torch threads, and "cpu" or "cuda": they decide the last bits of
+    batch, threads, device: Cases drawn together, torch threads, and "cpu" or "cuda": they decide the last bits of
         the networks' numbers, and with them now and then a voxel.
     dataset_digest: `PreparedSet.digest` of the training data.
     plan_digest: Of the plan file that the set follows; None if only a number of cases was asked for.
@@ -84,6 +86,22 @@ class SyntheticSetInfo(BaseModel):
     gates: dict[str, str] = {}
     format: Literal["nifti", "parquet", "dicom"] = "nifti"
 
+    @classmethod
+    def of(cls, dataset: BundleDataset, **choices: Any) -> Self:
+        """The identity of a set that a pipeline draws.
+
+        Args:
+            dataset: What the pipeline was trained on.
+            choices: All fields that do not follow from it, and those that are to differ, such as `spacing_mm`.
+        """
+        alike = {"modality", "phantom", "spacing_mm", "axis_codes", "image_dtype"}
+        facts = {
+            "dataset_name": dataset.name,
+            "dataset_digest": dataset.digest,
+            "labels": dataset.label_table.by_id,
+        } | dataset.model_dump(include=alike)
+        return cls(**facts | choices)
+
     @property
     def label_table(self) -> LabelTable:
         return LabelTable.from_mapping(self.labels)
@@ -94,8 +112,8 @@ class ManifestRow(BaseModel):
 
     shape: (D, H, W).
     spacing_mm: Voxel size along (D, H, W); None: as the set's.
-    status: "done": accepted and written; "failed": given up; "rejected": by a gate, and to be drawn again.
-    message: Why a failed or rejected case is so, or what is unusual about a case that was drawn; else empty.
+    status: One that is recorded; `STATUS_RULES` says what it means.
+    message: Why the case failed or was rejected, or what is unusual about how it was drawn; else empty.
     redraws: How often the case had been drawn before, each time to be rejected.
     rejections: Reason -> how often a gate rejected the case for it; a draw may have several reasons.
     gates: Score per gate, of the last draw; a gate that is not listed has not run.
@@ -108,7 +126,7 @@ class ManifestRow(BaseModel):
     number: int
     shape: tuple[int, int, int]
     spacing_mm: tuple[float, float, float] | None = None
-    status: Literal["done", "failed", "rejected"]
+    status: Literal[CaseStatus.DONE, CaseStatus.FAILED, CaseStatus.REJECTED]
     message: str = ""
     redraws: int = 0
     rejections: dict[str, int] = {}

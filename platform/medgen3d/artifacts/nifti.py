@@ -1,7 +1,7 @@
 """NIfTI files: the only module that knows nibabel, and the only place where a file's orientation is turned to RAS.
 
-nibabel interprets headers and orientations; the voxels are read and written here, so that a header is judged before
-memory is taken for the voxels, and a damaged gzip stream is always noticed.
+nibabel interprets headers and orientations. Voxels are read and written here, so that a header is judged before memory
+is taken for them, and a damaged gzip stream is always noticed.
 """
 
 import contextlib
@@ -11,7 +11,7 @@ import os
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any, NamedTuple, cast
+from typing import IO, NamedTuple, cast
 
 import nibabel as nib
 import numpy as np
@@ -21,11 +21,10 @@ from nibabel.wrapstruct import WrapStructError
 from numpy.typing import DTypeLike, NDArray
 
 from medgen3d.core.errors import VolumeFileError
-from medgen3d.core.volume import Affine, Volume
+from medgen3d.core.volume import Affine, Volume, as_type
 
 MAX_BYTES = 4 * 2**30
 SUFFIXES = (".nii.gz", ".nii")
-
 _RAS = axcodes2ornt("RAS")
 _EXPECTED = "one three-dimensional NIfTI volume"
 _RESTORE = "Restore or export the file again."
@@ -51,7 +50,7 @@ class VolumeHeader(NamedTuple):
     axes: Length of each axis of the file, in its own order; a single volume has three.
     shape: Voxels along (D, H, W) once it is turned to RAS, of its first three axes.
     spacing_mm: Voxel size along (D, H, W), by the affine.
-    pixdim: The voxel size that stands beside the affine, in the file's order (x, y, z) [mm].
+    pixdim: The voxel size that the header also gives, in the file's order (x, y, z) [mm].
     """
 
     axes: tuple[int, ...]
@@ -93,9 +92,13 @@ def read(path: Path, max_bytes: int = MAX_BYTES) -> VolumeFile:
         VolumeFileError: The file is missing, damaged, truncated, too large or no single 3D volume.
     """
     with _readable(path) as file:
-        layout = _read_layout(path, file, max_bytes)
-        voxels = _read_voxels(path, file, layout)
-    return in_ras(voxels, layout.affine)
+        return _volume_of(path, file, max_bytes)
+
+
+def decode(content: bytes, name: str) -> VolumeFile:
+    """The volume that a file holds whose bytes are at hand; `name` stands in errors, which are those of `read`."""
+    with _readable(Path(name), io.BytesIO(content)) as file:
+        return _volume_of(Path(name), file, MAX_BYTES)
 
 
 def read_header(path: Path, max_bytes: int = MAX_BYTES) -> VolumeHeader:
@@ -152,9 +155,8 @@ def write(path: Path, volume: Volume, axis_codes: str = "RAS", dtype: DTypeLike 
     """
     if not path.name.endswith(".nii.gz"):
         raise ValueError(f"a NIfTI file is written as .nii.gz, got {path.name}")
-    content = encode(volume, axis_codes, dtype)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
-    unfinished.write_bytes(content)
+    unfinished.write_bytes(encode(volume, axis_codes, dtype))
     unfinished.replace(path)
 
 
@@ -163,7 +165,7 @@ def encode(volume: Volume, axis_codes: str = "RAS", dtype: DTypeLike | None = No
     array = volume.voxels.transpose(2, 1, 0)
     turn = ornt_transform(io_orientation(volume.affine), axcodes2ornt(axis_codes))
     affine = volume.affine @ inv_ornt_aff(turn, array.shape)
-    array = converted(apply_orientation(array, turn), np.dtype(dtype or array.dtype))
+    array = as_type(apply_orientation(array, turn), dtype or array.dtype)
     raw = io.BytesIO()
     # Neither a name nor a time in the gzip header: the file's hash is then a hash of its content.
     with gzip.GzipFile(filename="", mode="wb", fileobj=raw, mtime=0, compresslevel=6) as file:
@@ -183,13 +185,13 @@ def in_ras(array: NDArray[np.generic], affine: Affine) -> VolumeFile:
 
 
 @contextlib.contextmanager
-def _readable(path: Path) -> Iterator[IO[bytes]]:
-    """The uncompressed file; every way in which a file can be damaged becomes a VolumeFileError."""
+def _readable(path: Path, content: IO[bytes] | None = None) -> Iterator[IO[bytes]]:
+    """The uncompressed file, or content of one; every way in which a file can be damaged becomes a VolumeFileError."""
     if not path.name.endswith(SUFFIXES):
         raise VolumeFileError(str(path), "another file type", _EXPECTED, "Give a .nii or .nii.gz file.")
     try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            yield cast("IO[bytes]", file)
+        with content or path.open("rb") as stored:
+            yield cast("IO[bytes]", gzip.GzipFile(fileobj=stored)) if path.suffix == ".gz" else stored
     except FileNotFoundError as error:
         raise VolumeFileError(str(path), "no such file", _EXPECTED, "Check the name, or restore the file.") from error
     except EOFError as error:
@@ -200,8 +202,9 @@ def _readable(path: Path) -> Iterator[IO[bytes]]:
         raise VolumeFileError(str(path), str(error), _EXPECTED, "Make the file readable.") from error
 
 
-def _read_layout(path: Path, file: IO[bytes], max_bytes: int) -> _Layout:
-    return _layout_of(path, _checked_header(path, file, _stored_header(path, file)), max_bytes)
+def _volume_of(path: Path, file: IO[bytes], max_bytes: int) -> VolumeFile:
+    layout = _layout_of(path, _checked_header(path, file, _stored_header(path, file)), max_bytes)
+    return in_ras(_read_voxels(path, file, layout), layout.affine)
 
 
 def _layout_of(path: Path, header: nib.Nifti1Header, max_bytes: int) -> _Layout:
@@ -261,8 +264,7 @@ def _checked_header(path: Path, file: IO[bytes], stored: nib.Nifti1Header) -> ni
     if not bytes(header["magic"]).startswith(b"n+"):
         raise VolumeFileError(str(path), "no single NIfTI file", _EXPECTED, "Convert .hdr/.img pairs to .nii.gz.")
     if not header.sizeof_hdr <= header["vox_offset"] <= _MAX_TRAILING_BYTES:
-        found = f"a header that puts the voxels at byte {header['vox_offset']}"
-        raise VolumeFileError(str(path), found, _EXPECTED, _RESTORE)
+        raise VolumeFileError(str(path), f"voxels that begin at byte {header['vox_offset']}", _EXPECTED, _RESTORE)
     file.read(int(header["vox_offset"]) - header.sizeof_hdr)
     return header
 
@@ -279,21 +281,9 @@ def _read_voxels(path: Path, file: IO[bytes], layout: _Layout) -> NDArray[np.gen
     # gzip compares the checksum only when the end of the stream is reached.
     if len(file.read(_MAX_TRAILING_BYTES)) == _MAX_TRAILING_BYTES:
         raise VolumeFileError(str(path), "more bytes than the header declares", _EXPECTED, _RESTORE)
-    stored = np.frombuffer(content, dtype=layout.dtype).reshape(layout.shape, order="F")
-    stored = stored.astype(layout.dtype.newbyteorder("="), copy=False)
+    stored = np.frombuffer(content, dtype=layout.dtype).astype(layout.dtype.newbyteorder("="), copy=False)
+    stored = stored.reshape(layout.shape, order="F")
     return (stored * layout.slope + layout.intercept).astype(np.float32) if layout.is_scaled else stored
-
-
-def converted(array: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[np.generic]:
-    """An array in another type; integers are rounded and clipped, labels must fit exactly (ValueError)."""
-    if dtype.kind not in "iu" or array.dtype == dtype:
-        return array.astype(dtype)
-    limits = np.iinfo(dtype)
-    if array.dtype.kind == "f":
-        return np.clip(np.rint(array.astype(np.float64)), limits.min, limits.max).astype(dtype)
-    if array.size and not limits.min <= int(array.min()) <= int(array.max()) <= limits.max:
-        raise ValueError(f"values from {array.min()} to {array.max()} do not fit voxel type {dtype.name}")
-    return array.astype(dtype)
 
 
 def _header_bytes(array: NDArray[np.generic], affine: Affine) -> bytes:

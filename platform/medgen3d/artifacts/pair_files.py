@@ -21,7 +21,7 @@ from medgen3d.artifacts import dicom_pair, nifti
 from medgen3d.artifacts.manifest import ManifestRow, SyntheticSetInfo
 from medgen3d.artifacts.storage import Folder
 from medgen3d.core.errors import ArtifactError
-from medgen3d.core.volume import Volume, affine_from_spacing
+from medgen3d.core.volume import Volume, affine_from_spacing, as_type
 
 Format = Literal["nifti", "parquet", "dicom"]
 Names = tuple[str, ...]
@@ -89,15 +89,16 @@ def decode_pair(folder: Folder, info: SyntheticSetInfo, row: ManifestRow) -> tup
 
     Raises:
         ArtifactError: A file is damaged.
-        VolumeFileError: A NIfTI or DICOM file is missing or damaged.
+        VolumeFileError: A NIfTI or DICOM file is damaged.
+        OSError: A file is missing.
     """
     images, labels = pair_names(info.format, row.case_id, row.shape[0])
     if info.format == "parquet":
         return _decode_parquet(folder, images[0])
     if info.format == "dicom":
         return dicom_pair.decode(folder, info, images, labels[0])
-    with folder.at_hand(images[0]) as image, folder.at_hand(labels[0]) as mask:
-        return nifti.read(image).volume, nifti.read(mask).volume
+    image, mask = (nifti.decode(folder.read(names[0]), f"{folder}/{names[0]}") for names in (images, labels))
+    return image.volume, mask.volume
 
 
 def digest_of(contents: Iterable[bytes]) -> str:
@@ -107,8 +108,8 @@ def digest_of(contents: Iterable[bytes]) -> str:
 
 
 def _encode_parquet(info: SyntheticSetInfo, case_id: str, image: Volume, mask: Volume) -> bytes:
-    voxels = nifti.converted(image.voxels, np.dtype(info.image_dtype))
-    labels = nifti.converted(mask.voxels, np.dtype(info.label_table.dtype))
+    voxels = as_type(image.voxels, info.image_dtype)
+    labels = as_type(mask.voxels, info.label_table.dtype)
     row = {
         "case_id": case_id,
         "shape": list(voxels.shape),

@@ -1,16 +1,18 @@
-"""A pipeline: three trained stages that fit together, as the registry pins them and as a folder carries them.
+"""A pipeline: three trained stages that fit together, pinned by the registry or carried by a folder.
 
 The folder needs no registry: `pipeline.json` (`PortablePipeline`) and a bundle per stage, every file with its hash. See
 docs/artifacts.md.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import BaseModel, ConfigDict
 
-from medgen3d.artifacts.bundle import FILES, WEIGHTS, read_bundle, read_weights, write_bundle
+from medgen3d.artifacts.bundle import FILES, read_bundle, write_bundle
+from medgen3d.artifacts.bundle_weights import WEIGHTS, read_weights
 from medgen3d.artifacts.versioned_json import read_versioned, write_versioned
 from medgen3d.config.experiment import CHAIN
 from medgen3d.core.errors import ArtifactError, DataError
@@ -92,6 +94,29 @@ class Pipeline:
     bundles: dict[str, Path]
     data: str | None = None
     licence: str | None = None
+
+    @classmethod
+    def of_bundles(cls, name: str, version: int, bundles: Mapping[str, Path]) -> Self:
+        """A pipeline that no registry knows, of bundles that fit together.
+
+        Raises:
+            ArtifactError: A folder is no bundle.
+        """
+        opened = {stage: read_bundle(root) for stage, root in bundles.items()}
+        datasets = {stage: bundle.info.dataset for stage, bundle in opened.items()}
+        pinned = {
+            stage: PinnedBundle(
+                model=f"{dataset.name}.{stage}",
+                version=version,
+                weights_sha256=sha256_of(opened[stage].root / WEIGHTS),
+                dataset_digest=dataset.digest,
+            )
+            for stage, dataset in datasets.items()
+        }
+        dataset = datasets[CHAIN[0]]
+        common = dataset.model_dump(include=set(PipelineInfo.model_fields))
+        info = PipelineInfo(dataset=dataset.name, stages=pinned, **common)
+        return cls(name=name, version=version, notice="", info=info, bundles=dict(bundles))
 
 
 def write_portable(root: Path, pipeline: Pipeline, *, half: bool) -> PortablePipeline:

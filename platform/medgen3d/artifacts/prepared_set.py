@@ -7,10 +7,10 @@ and parts can be written by different machines. See docs/artifacts.md.
 import functools
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -19,6 +19,7 @@ import yaml
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from medgen3d.artifacts.intensity import Intensity, IntensityRule, Modality
 from medgen3d.core.errors import ArtifactError
 from medgen3d.core.labels import LabelTable
 from medgen3d.core.volume import Affine, Box
@@ -27,7 +28,6 @@ SCHEMA_VERSION = 1
 LICENCE = "licence.txt"
 CASES_PER_PART = 16
 Split = Literal["train", "validation", "test"]
-Modality = Literal["CT", "MR"]
 Shape = tuple[int, int, int]
 
 _COLUMNS = pa.schema(
@@ -43,54 +43,6 @@ _COLUMNS = pa.schema(
         ("intensity", pa.list_(pa.float64(), 2)),
     ]
 )
-
-
-class Intensity(BaseModel):
-    """The linear map between scanner units and [-1, 1]: `low` becomes -1 and `high` becomes +1."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    low: float
-    high: float
-
-    @classmethod
-    def median_of(cls, maps: Sequence[Self]) -> Self:
-        """The map between the median low and the median high of several."""
-        return cls(low=float(np.median([one.low for one in maps])), high=float(np.median([one.high for one in maps])))
-
-    def to_unit(self, values: NDArray[np.generic]) -> NDArray[np.float32]:
-        """Scanner units -> [-1, 1]; what lies outside low..high is clipped."""
-        scaled = (np.asarray(values, dtype=np.float64) - self.low) * (2.0 / (self.high - self.low)) - 1.0
-        return np.clip(scaled, -1.0, 1.0).astype(np.float32)
-
-    def from_unit(self, values: NDArray[np.floating]) -> NDArray[np.float32]:
-        """[-1, 1] -> scanner units."""
-        return ((np.asarray(values, dtype=np.float64) + 1.0) * ((self.high - self.low) / 2.0) + self.low).astype(
-            np.float32
-        )
-
-
-class IntensityRule(BaseModel):
-    """How a volume's own intensity map is found: a fixed window of Hounsfield units, or percentiles of the volume."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    kind: Literal["hu_window", "percentiles"]
-    low: float
-    high: float
-
-    @classmethod
-    def of(cls, modality: Modality, hu_window: tuple[float, float], percentiles: tuple[float, float]) -> Self:
-        """The rule of a modality: CT has a scale of its own, MR has none."""
-        kind, (low, high) = ("hu_window", hu_window) if modality == "CT" else ("percentiles", percentiles)
-        return cls.model_validate({"kind": kind, "low": low, "high": high})
-
-    def map_of(self, image: NDArray[np.generic]) -> Intensity:
-        """The map of one volume [D, H, W] in scanner units; `low` equals `high` where the volume is constant."""
-        if self.kind == "hu_window":
-            return Intensity(low=self.low, high=self.high)
-        low, high = np.percentile(np.asarray(image).astype(np.float32, copy=False), (self.low, self.high))
-        return Intensity(low=float(low), high=float(high))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

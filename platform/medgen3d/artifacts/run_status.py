@@ -1,4 +1,4 @@
-"""`status.json`: how far a run of bulk synthesis is, for programs and for `medgen3d synthesize status`."""
+"""`status.json` tells how far a run of bulk synthesis is, to programs and to `medgen3d synthesize status`."""
 
 from datetime import UTC, datetime
 from typing import Literal, Self
@@ -11,6 +11,9 @@ from medgen3d.core.errors import ArtifactError
 STATUS = "status.json"
 SILENT_S = 120.0
 """A run that has not written for so long is not running any more."""
+
+
+RunState = Literal["running", "finished", "interrupted", "stopped"]
 
 
 class StageStatus(BaseModel):
@@ -46,7 +49,7 @@ class RunStatus(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     schema_version: int = 1
-    state: Literal["running", "finished", "interrupted", "stopped"]
+    state: RunState
     planned: int
     done: int
     failed: int

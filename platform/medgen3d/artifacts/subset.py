@@ -6,10 +6,10 @@ Subsets of one seed are nested: the training cases have one order, and the first
 from collections.abc import Sequence
 from pathlib import Path
 
+from medgen3d.artifacts.intensity import Intensity
 from medgen3d.artifacts.prepared_set import (
     CASES_PER_PART,
     DatasetInfo,
-    Intensity,
     PreparedSet,
     holds_part,
     write_info,

@@ -1,9 +1,9 @@
-"""The synthetic set: what synthesis writes and segmenters train on.
+"""The synthetic set: a folder of drawn pairs, which synthesis writes and segmenters train on.
 
     images/CASE.nii.gz, labels/CASE.nii.gz    one grid per pair, in the orientation and label ids of the training data;
                                               other formats have other names (see `pair_files`)
-    manifest.parquet                          a row per case, with the SHA-256 of both files; what the set is stands as
-                                              JSON in the file's metadata
+    manifest.parquet                          a row per case, with the SHA-256 of both files; the set's identity
+                                              is JSON in the file's metadata
     manifest.parts/                           rows that are not merged into the manifest yet
     dataset.json                              for Medical Segmentation Decathlon and nnU-Net v2 (see `dataset_json`)
 
@@ -18,6 +18,7 @@ from collections.abc import Iterator
 import numpy as np
 import pyarrow as pa
 
+from medgen3d.artifacts.case_status import CaseStatus
 from medgen3d.artifacts.dataset_json import dataset_json
 from medgen3d.artifacts.manifest import (
     ManifestRow,
@@ -48,7 +49,7 @@ def existing_columns(root: Location, info: SyntheticSetInfo) -> pa.Table | None:
         existing, table = read_columns(folder)
         _refuse_other(folder, existing, info)
         return table
-    if folder.is_local and folder.path().exists() and not folder.path().is_dir():
+    if folder.is_a_file:
         raise DataError(f"{folder} is a file. Choose an empty or a new folder.")
     if folder.names():
         raise DataError(f"{folder} holds other files and no synthetic set. Choose an empty or a new folder.")
@@ -64,7 +65,7 @@ def open_for_writing(root: Location, info: SyntheticSetInfo) -> dict[str, Manife
     folder = Folder.of(root)
     table = existing_columns(folder.location, info)
     try:
-        folder.tidy(*pair_folders(info.format), PARTS)
+        folder.make(*pair_folders(info.format), PARTS)
         if table is None:
             write_rows(folder, MANIFEST, info, [])
     except OSError as error:
@@ -109,7 +110,7 @@ def write_case(
         number=number,
         shape=(depth, height, width),
         spacing_mm=None if np.allclose(spacing_mm, info.spacing_mm) else spacing_mm,
-        status="done",
+        status=CaseStatus.DONE,
         image_sha256=digest_of(images.values()),
         label_sha256=digest_of(labels.values()),
     )
@@ -140,7 +141,7 @@ def merge_parts(root: Location, *, finished: bool = True) -> None:
     info, table = read_columns(folder, parts)
     write_table(folder, MANIFEST, info, table)
     if finished:
-        folder.sweep(*pair_folders(info.format), PARTS)
+        folder.remove_unfinished(*pair_folders(info.format), PARTS)
     if finished and info.format == "nifti":
         _write_description(folder, info, _done(table))
     for name in parts:  # in their order: what a broken-off removal leaves is then the later rows, or nothing
@@ -152,7 +153,7 @@ def read_columns(folder: Folder, parts: list[str] | None = None) -> tuple[Synthe
 
     Args:
         folder: The set's.
-        parts: Which parts count beside the manifest; by default all.
+        parts: Which parts count besides the manifest; by default all.
 
     Raises:
         ArtifactError: The folder is no synthetic set, is damaged, or was written by another version.
@@ -198,7 +199,7 @@ class SyntheticSet:
     def case_ids(self) -> list[str]:
         """The cases that were drawn with success, by number."""
         ordered = sorted(self.rows.values(), key=lambda row: row.number)
-        return [row.case_id for row in ordered if row.status == "done"]
+        return [row.case_id for row in ordered if row.status == CaseStatus.DONE]
 
     def read(self, case_id: str) -> tuple[Volume, Volume]:
         """Image in scanner units and mask in original label ids.
@@ -207,9 +208,9 @@ class SyntheticSet:
             ArtifactError: There is no such case, or a file is missing or not what was written.
         """
         row = self.rows.get(case_id)
-        if row is None or row.status != "done":
+        if row is None or row.status != CaseStatus.DONE:
             raise ArtifactError(
-                str(self.root), f"no case {case_id!r}", "a case of its manifest", "See manifest.parquet."
+                str(self.folder), f"no case {case_id!r}", "a case of its manifest", "See manifest.parquet."
             )
         damaged = next(damages(self.folder.location, self.info, row), None)
         if damaged:
@@ -245,7 +246,9 @@ def _refuse_other(folder: Folder, existing: SyntheticSetInfo, wanted: SyntheticS
 
 
 def _done(table: pa.Table) -> list[str]:
-    return [str(each) for each in table.filter(pa.compute.equal(table["status"], "done"))["case_id"].to_pylist()]
+    return [
+        str(each) for each in table.filter(pa.compute.equal(table["status"], CaseStatus.DONE))["case_id"].to_pylist()
+    ]
 
 
 def _write_description(folder: Folder, info: SyntheticSetInfo, case_ids: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""What gates hold drawn cases to, learned from the prepared set that a pipeline was trained on."""
+"""The limits that gates hold drawn cases to, learned from the prepared set that a pipeline was trained on."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,10 +34,31 @@ def fingerprints_of(prepared: PreparedSet, split: Split = "train") -> list[CaseF
     return [describe_case(image, mask) for image, mask in _pairs(prepared, split)]
 
 
-def prepared_at(location: str | Path, digest: str) -> PreparedSet | None:
-    """The prepared set at a place, if it is still there and the one with this digest."""
+def training_data(trained: str, digest: str, named: Path | None, known: str | None) -> PreparedSet | None:
+    """The prepared set that something was trained on; None if it is not at hand.
+
+    Args:
+        trained: What was trained on it, for the error.
+        digest: Of the set.
+        named: Where a user says that it lies.
+        known: Where it lay during training, if that is known; counts if the user names no place.
+
+    Raises:
+        DataError: What lies where the user says is not that set.
+    """
+    place = named or known
+    found = _prepared_at(Path(place).absolute(), digest) if place else None  # workers run in folders of their own
+    if named and found is None:
+        raise DataError(
+            f"{named} is not the prepared set that {trained} was trained on, whose digest is {digest[:12]}.... Name "
+            "that one, or none."
+        )
+    return found
+
+
+def _prepared_at(root: Path, digest: str) -> PreparedSet | None:
     try:
-        found = PreparedSet(Path(location))
+        found = PreparedSet(root)
         return found if found.digest == digest else None
     except (ArtifactError, OSError):
         return None

@@ -74,11 +74,11 @@ def synthesize(
         if notice:
             console.notice(f"Notice: {notice}")
     command = shlex.join(["medgen3d", *sys.argv[1:]])
-    order = RunOptions(
+    run_options = RunOptions(
         plan=plan,
         masks=masks,
         split=split,
-        options=options.of_stages(),
+        sampling=options.of_stages(),
         gates=rules,
         retry_failed=retry_failed,
         format=kind,
@@ -96,15 +96,13 @@ def synthesize(
         settings = settle_gpus(experiment).synthesis
         try:
             summary = on_ray.synthesize(
-                found.bundles,
-                found.name,
-                found.version,
+                found,
                 count,
                 seed,
                 out,
                 settings,
                 show_stages,
-                order,
+                run_options,
                 dry_run=options.dry_run,
             )
         except KeyboardInterrupt:

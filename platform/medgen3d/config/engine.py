@@ -1,4 +1,4 @@
-"""What may be chosen about the processes that draw for the HTTP service on Ray."""
+"""Options of the processes that draw for the HTTP service on Ray."""
 
 from typing import Annotated, Self
 
@@ -8,7 +8,7 @@ from medgen3d.config.section import ConfigSection
 
 NonNegativeInt = Annotated[int, Field(ge=0)]
 WIDTHS = {"cpu": 1, "cuda": 8}
-"""Rows or cases in lock-step where nothing is chosen, by kind of device: CPUs gain little by more."""
+"""Rows or cases that are drawn together where nothing is chosen, by kind of device: CPUs gain little by more."""
 
 
 class StageReplicas(ConfigSection):

@@ -1,6 +1,6 @@
 """The experiment's configuration: one tree that names every choice, refuses unknown keys and checks each value.
 
-The defaults are those of the preset `workstation`. The networks' own options stand beside the networks, in
+The defaults are those of the preset `workstation`. The networks' own options stand next to the networks, in
 `medgen3d_stages/<stage>/config.py`; here they are embedded, and pydantic checks them like everything else.
 """
 
@@ -145,7 +145,7 @@ class SynthesisConfig(ConfigSection):
     """How pairs are synthesised in bulk."""
 
     batch: PositiveInt | None = None
-    """Cases advanced in lock-step. Part of the result's identity: the same batch gives the same bytes. None: 1 on CPUs,
+    """Cases drawn together. Part of the result's identity: the same batch gives the same bytes. None: 1 on CPUs,
     where wider batches gain little, and 8 on GPUs."""
     num_actors: StageActors = StageActors()
     use_gpu: bool | None = None
@@ -169,7 +169,7 @@ class SynthesisConfig(ConfigSection):
 
 
 class UsefulnessConfig(ConfigSection):
-    """How the segmenters of a usefulness study are trained, beside `segmenter` and `training.segmenter`."""
+    """How the segmenters of a usefulness study are trained, besides `segmenter` and `training.segmenter`."""
 
     real_share: Annotated[float, Field(gt=0, lt=1)] = 0.5
     """Probability with which an example is a real case where real cases and synthetic pairs are used together."""

@@ -1,4 +1,4 @@
-"""From presets, a YAML file and `--set a.b=c` to one checked configuration; later sources win.
+"""Loading one checked configuration from presets, a YAML file and `--set a.b=c`; later sources win.
 
 Every mistake is one sentence that names the key, what was found and what is allowed.
 """

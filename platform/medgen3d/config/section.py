@@ -1,4 +1,4 @@
-"""What every part of the configuration's tree is."""
+"""The base class of every part of the configuration's tree."""
 
 from pydantic import BaseModel, ConfigDict
 

@@ -7,7 +7,7 @@ NIfTI file transposed by (2, 1, 0), without flips. Affines stay NIfTI's: they ma
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 Affine = NDArray[np.float64]
 
@@ -45,6 +45,19 @@ def affine_from_spacing(spacing_mm: tuple[float, float, float]) -> Affine:
     """A RAS affine with origin 0 for voxels of `spacing_mm` along (D, H, W)."""
     z_mm, y_mm, x_mm = spacing_mm
     return np.diag([x_mm, y_mm, z_mm, 1.0])
+
+
+def as_type(array: NDArray[np.generic], dtype: DTypeLike) -> NDArray[np.generic]:
+    """An array in another type; integers are rounded and clipped, labels must fit exactly (ValueError)."""
+    dtype = np.dtype(dtype)
+    if dtype.kind not in "iu" or array.dtype == dtype:
+        return array.astype(dtype)
+    limits = np.iinfo(dtype)
+    if array.dtype.kind == "f":
+        return np.clip(np.rint(array.astype(np.float64)), limits.min, limits.max).astype(dtype)
+    if array.size and not limits.min <= int(array.min()) <= int(array.max()) <= limits.max:
+        raise ValueError(f"values from {array.min()} to {array.max()} do not fit voxel type {dtype.name}")
+    return array.astype(dtype)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

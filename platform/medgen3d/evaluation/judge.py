@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from medgen3d.artifacts.bundle import CONFIG, REMEDY, WEIGHTS, Bundle
+from medgen3d.artifacts.bundle import CONFIG, Bundle
+from medgen3d.artifacts.bundle_weights import REMEDY, WEIGHTS
 from medgen3d.core.errors import ArtifactError
 from medgen3d.core.hashing import sha256_of
 

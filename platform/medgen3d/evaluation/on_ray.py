@@ -7,7 +7,7 @@ from typing import Any
 
 import ray
 
-from medgen3d.core.errors import Medgen3dError
+from medgen3d.core.outcome import Outcome
 from medgen3d.evaluation.section_result import Item, MapItems, Result
 
 Progress = Callable[[str, int, int], None]
@@ -43,25 +43,15 @@ def _results(function: Any, items: Sequence[Any], told: Callable[[int], None]) -
             place = waiting.pop()
             at_work[task.remote(function, items[place])] = place
         for done in ray.wait(list(at_work))[0]:
-            results[at_work.pop(done)] = _unwrapped(ray.get(done))
+            results[at_work.pop(done)] = ray.get(done).unwrap()
             told(len(results))
     return [results[place] for place in range(len(items))]
 
 
-def _apply(function: Callable[[Any], Any], item: Any) -> tuple[Any, Medgen3dError | None]:
+def _apply(function: Callable[[Any], Any], item: Any) -> Outcome[Any]:
     if torch := sys.modules.get("torch"):  # loaded by what the function needs, if it needs it
         torch.set_num_threads(1)
-    try:
-        return function(item), None
-    except Medgen3dError as error:  # as a value: Ray would wrap it into errors of its own
-        return None, error
-
-
-def _unwrapped(outcome: tuple[Any, Medgen3dError | None]) -> Any:
-    result, error = outcome
-    if error is not None:
-        raise error
-    return result
+    return Outcome.of(function, item)
 
 
 def num_slots(num_cpus: int) -> int:

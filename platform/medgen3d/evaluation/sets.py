@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medgen3d.artifacts import nifti
+from medgen3d.artifacts.intensity import IntensityRule
 from medgen3d.artifacts.manifest import SyntheticSetInfo
-from medgen3d.artifacts.prepared_set import IntensityRule, PreparedSet, Split
+from medgen3d.artifacts.prepared_set import PreparedSet, Split
 from medgen3d.artifacts.report import SetDescription
 from medgen3d.artifacts.synthetic_set import SyntheticSet
 from medgen3d.config.experiment import IngestConfig

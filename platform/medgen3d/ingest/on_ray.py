@@ -13,6 +13,7 @@ import ray
 from medgen3d.artifacts.prepared_set import CASES_PER_PART, DatasetInfo, write_info, write_licence, write_part
 from medgen3d.config.experiment import IngestConfig
 from medgen3d.core.errors import DataError
+from medgen3d.core.outcome import Outcome
 from medgen3d.ingest import output_folder
 from medgen3d.ingest.plan import IngestPlan, make_ingest_plan
 from medgen3d.ingest.prepare import prepare
@@ -111,13 +112,8 @@ def _verify_all(order: IngestRequest, num_workers: int | None, progress: Progres
 
 def _prepare_all(out: Path, plan: IngestPlan, num_workers: int | None, progress: Progress) -> None:
     def prepare_row(row: Row) -> Row:
-        part = row["item"]
-        cases = plan.cases[part * CASES_PER_PART : (part + 1) * CASES_PER_PART]
-        try:
-            write_part(out, part, (prepare(case, plan.info) for case in cases))
-        except (DataError, OSError) as error:  # as a value: Ray would wrap it into errors of its own
-            return {"num_cases": 0, "error": str(error)}
-        return {"num_cases": len(cases), "error": ""}
+        outcome = Outcome.of(_prepare_part, out, row["item"], plan)
+        return {"num_cases": outcome.result or 0, "error": outcome.sentence}
 
     missing = output_folder.begin(out, plan)
     done = len(plan.cases) - sum(len(output_folder.case_ids_of(plan.info, part)) for part in missing)
@@ -132,6 +128,16 @@ def _prepare_all(out: Path, plan: IngestPlan, num_workers: int | None, progress:
             f"parts of {out} were written on other machines. Give a folder on storage that every machine of the "
             "cluster sees."
         )
+
+
+def _prepare_part(out: Path, part: int, plan: IngestPlan) -> int:
+    """Prepare the cases of a part and write it; their number."""
+    cases = plan.cases[part * CASES_PER_PART : (part + 1) * CASES_PER_PART]
+    try:
+        write_part(out, part, (prepare(case, plan.info) for case in cases))
+    except OSError as error:
+        raise DataError(str(error)) from error
+    return len(cases)
 
 
 def _map(function: Callable[[Row], Row], items: list[int], num_workers: int | None) -> Iterator[Row]:

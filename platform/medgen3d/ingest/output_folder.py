@@ -28,7 +28,7 @@ def refuse_other(out: Path, plan: IngestPlan) -> None:
     """Refuse a folder whose prepared set, finished or not, comes from another plan.
 
     Raises:
-        DataError: It does.
+        DataError: The folder holds a set of another plan, or something else.
     """
     refuse_foreign(out)
     if (out / _PLAN_FILE).is_file() and not _is_from(out, plan):

@@ -12,7 +12,8 @@ from collections.abc import Collection, Iterable
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from medgen3d.artifacts.prepared_set import CaseEntry, DatasetInfo, Intensity, Split
+from medgen3d.artifacts.intensity import Intensity
+from medgen3d.artifacts.prepared_set import CaseEntry, DatasetInfo, Split
 from medgen3d.core.resample import Sizes, grid_shape
 from medgen3d.ingest.problems import BadCasesError, CaseProblem
 from medgen3d.ingest.request import IngestRequest

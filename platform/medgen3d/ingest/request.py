@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from medgen3d.artifacts.prepared_set import IntensityRule, Modality
+from medgen3d.artifacts.intensity import IntensityRule, Modality
 from medgen3d.config.experiment import IngestConfig
 from medgen3d.core.errors import ConfigError
 from medgen3d.core.labels import LabelTable

@@ -17,8 +17,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
+from medgen3d.artifacts.intensity import Modality
 from medgen3d.artifacts.nifti import SUFFIXES
-from medgen3d.artifacts.prepared_set import Modality
 from medgen3d.core.errors import DataError
 from medgen3d.ingest.problems import CaseProblem
 

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from medgen3d.artifacts import dicom, nifti
+from medgen3d.artifacts.intensity import Intensity, IntensityRule
 from medgen3d.artifacts.nifti import VolumeFile
-from medgen3d.artifacts.prepared_set import Intensity, IntensityRule
 from medgen3d.core.errors import VolumeFileError
 from medgen3d.core.volume import Volume
 from medgen3d.ingest.problems import CaseProblem, Kind

@@ -1,1 +1,1 @@
-"""What needs several verbs at once."""
+"""Recipes: functions that need several verbs at once, or start Ray."""

@@ -203,9 +203,7 @@ def _draw(pipeline: Pipeline, out: Path, settings: SynthesisConfig, seed: int, s
         for stage, done in counts.items():
             show(stage, done, total, notes.get(stage, ""))
 
-    summary = synthesize(
-        pipeline.bundles, pipeline.name, pipeline.version, NUM_PAIRS, seed, out, settings, progress=show_stages
-    )
+    summary = synthesize(pipeline, NUM_PAIRS, seed, out, settings, progress=show_stages)
     if summary.failures:
         raise DataError(f"{len(summary.failures)} pairs could not be drawn: {next(iter(summary.failures.values()))}")
 

@@ -16,8 +16,9 @@ from medgen3d.evaluation.judge import SegmenterJudge
 from medgen3d.evaluation.on_ray import Progress, map_on_ray
 from medgen3d.evaluation.sets import Sets, open_sets
 from medgen3d.evaluation.suite import TITLES, evaluate, missing
-from medgen3d.recipes.segmenter import AUTO, judge_for
+from medgen3d.recipes.segmenter import judge_for
 from medgen3d.registry.pipeline import resolve_pipeline
+from medgen3d.registry.segmenters import AUTO
 from medgen3d.registry.tracking import Tracking
 
 NO_SEGMENTER = "none"

@@ -1,20 +1,16 @@
-"""What a pipeline's cases are held to: its own limits, a registered segmenter, and its training data where they are."""
+"""The gates of a pipeline: its own limits, a registered segmenter, and its training data, if they are at hand."""
 
 from pathlib import Path
 
 from medgen3d.artifacts.bundle import Bundle, read_bundle
 from medgen3d.artifacts.pipeline import Pipeline
-from medgen3d.artifacts.prepared_set import PreparedSet
-from medgen3d.artifacts.training_limits import prepared_at
+from medgen3d.artifacts.training_limits import training_data
 from medgen3d.config.experiment import CHAIN, ExperimentConfig
-from medgen3d.core.errors import DataError
 from medgen3d.registry.builtin import PREFIX
-from medgen3d.registry.pipeline import split_reference
+from medgen3d.registry.segmenters import AUTO, find_segmenter
 from medgen3d.registry.tracking import Tracking
-from medgen3d.registry.versions import LATEST, fetch, find_version, list_versions
+from medgen3d.registry.versions import fetch
 from medgen3d.synthesis.gates import GateRules
-
-AUTO, NONE = "auto", "none"
 
 
 def gate_rules(
@@ -36,7 +32,8 @@ def gate_rules(
     if not config.synthesis.gates:
         return GateRules(), {"all gates": "synthesis.gates is false"}
     digest = pipeline.info.stages[CHAIN[0]].dataset_digest
-    bundle, prepared = _segmenter(pipeline, config, segmenter, digest), _training_data(pipeline, train, digest)
+    bundle = _segmenter(pipeline, config, segmenter, digest)
+    prepared = training_data(pipeline.name, digest, train, pipeline.data)
     idle = {}
     if pipeline.info.limits is None:
         idle["limits of labels"] = "the pipeline has none; create it again where its prepared set is at hand"
@@ -56,23 +53,6 @@ def gate_rules(
 
 
 def _segmenter(pipeline: Pipeline, config: ExperimentConfig, choice: str, digest: str) -> Bundle | None:
-    if choice == NONE or (choice == AUTO and pipeline.name.startswith(PREFIX)):
-        return None
-    tracking = Tracking.of(config.storage)
-    if choice != AUTO:
-        name, which = split_reference(choice)
-        return read_bundle(fetch(tracking, find_version(tracking, f"{name}.segmenter", which or LATEST)))
-    known = list_versions(tracking, f"{pipeline.info.dataset}.segmenter")
-    fitting = [version for version in known if version.tags.get("dataset_digest") == digest]
-    return read_bundle(fetch(tracking, fitting[-1])) if fitting else None
-
-
-def _training_data(pipeline: Pipeline, train: Path | None, digest: str) -> PreparedSet | None:
-    place = train or pipeline.data
-    found = prepared_at(Path(place).absolute(), digest) if place else None
-    if train and found is None:
-        raise DataError(
-            f"{train} is not the prepared set that {pipeline.name} was trained on, whose digest is {digest[:12]}.... "
-            "Give that one, or leave --train out."
-        )
-    return found
+    tracking, is_builtin = Tracking.of(config.storage), pipeline.name.startswith(PREFIX)
+    version = find_segmenter(tracking, choice, None if is_builtin else (pipeline.info.dataset, digest))
+    return read_bundle(fetch(tracking, version)) if version else None

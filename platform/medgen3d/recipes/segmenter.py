@@ -7,13 +7,10 @@ from medgen3d.artifacts.prepared_set import PreparedSet
 from medgen3d.config.experiment import ExperimentConfig
 from medgen3d.evaluation.judge import SegmenterJudge, judge_of
 from medgen3d.recipes.train import plan_runs, train_stages
-from medgen3d.registry.pipeline import split_reference
+from medgen3d.registry.segmenters import AUTO, STAGE, find_segmenter
 from medgen3d.registry.tracking import Tracking
-from medgen3d.registry.versions import LATEST, Version, check_name, fetch, find_version, list_versions
+from medgen3d.registry.versions import Version, fetch
 from medgen3d.training.on_ray.fit import Progress
-
-STAGE = "segmenter"
-AUTO = "auto"
 
 
 def judge_for(train: Path, config: ExperimentConfig, choice: str, progress: Progress) -> SegmenterJudge:
@@ -30,13 +27,14 @@ def judge_for(train: Path, config: ExperimentConfig, choice: str, progress: Prog
         RegistryError: There is no such segmenter.
     """
     tracking = Tracking.of(config.storage)
-    if choice != AUTO:
-        name, which = split_reference(choice)
-        return _judge(tracking, find_version(tracking, f"{name}.{STAGE}", which or LATEST))
-    prepared = PreparedSet(train)
-    known = list_versions(tracking, f"{check_name(prepared.info.name)}.{STAGE}")
-    fitting = [version for version in known if version.tags.get("dataset_digest") == prepared.digest]
-    return _judge(tracking, fitting[-1] if fitting else _trained(train, config, progress))
+    version = find_segmenter(tracking, choice, _identity(train) if choice == AUTO else None)
+    version = version or _trained(train, config, progress)
+    return judge_of(read_bundle(fetch(tracking, version)), str(version))
+
+
+def _identity(root: Path) -> tuple[str, str]:
+    prepared = PreparedSet(root)
+    return prepared.info.name, prepared.digest
 
 
 def _trained(train: Path, config: ExperimentConfig, progress: Progress) -> Version:
@@ -44,7 +42,3 @@ def _trained(train: Path, config: ExperimentConfig, progress: Progress) -> Versi
     if result.version is None:
         raise KeyboardInterrupt
     return result.version
-
-
-def _judge(tracking: Tracking, version: Version) -> SegmenterJudge:
-    return judge_of(read_bundle(fetch(tracking, version)), str(version))

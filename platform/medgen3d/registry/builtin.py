@@ -1,4 +1,4 @@
-"""The pipelines that ship with medgen3d: folders of the package, for which no MLflow is asked or made."""
+"""The pipelines that ship with medgen3d: folders of the package that need no MLflow."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace

@@ -4,7 +4,8 @@ from pathlib import Path
 
 from mlflow.entities import Dataset, DatasetInput
 
-from medgen3d.artifacts.bundle import CONFIG, WEIGHTS, read_bundle
+from medgen3d.artifacts.bundle import CONFIG, read_bundle
+from medgen3d.artifacts.bundle_weights import WEIGHTS
 from medgen3d.core.errors import RegistryError
 from medgen3d.registry.tracking import Tracking, explained
 from medgen3d.registry.versions import Version, add_version, check_name, fetch, find_version

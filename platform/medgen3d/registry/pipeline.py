@@ -11,10 +11,11 @@ from pathlib import Path
 
 from mlflow.entities import LoggedModelInput
 
-from medgen3d.artifacts.bundle import WEIGHTS, BundleDataset, read_bundle
+from medgen3d.artifacts.bundle import BundleDataset, read_bundle
+from medgen3d.artifacts.bundle_weights import WEIGHTS
 from medgen3d.artifacts.pipeline import FILE, PinnedBundle, Pipeline, PipelineInfo
 from medgen3d.artifacts.prepared_set import PreparedSet
-from medgen3d.artifacts.training_limits import limits_of, prepared_at
+from medgen3d.artifacts.training_limits import limits_of, training_data
 from medgen3d.artifacts.versioned_json import read_versioned, write_versioned
 from medgen3d.config.experiment import CHAIN
 from medgen3d.core.errors import RegistryError
@@ -63,8 +64,8 @@ def create_pipeline(
         data: The prepared set that the mask generator was trained on; None: where it was during training.
 
     Raises:
-        RegistryError: A bundle does not exist, two bundles differ in a field in which they must agree, or `data` is
-            another set.
+        RegistryError: A bundle does not exist, or two bundles differ in a field in which they must agree.
+        DataError: `data` is another set.
     """
     tracking.require_answer()
     choices = choices or {}
@@ -77,7 +78,7 @@ def create_pipeline(
     if info.dataset != name:
         raise RegistryError(f"the bundles were trained on {info.dataset}, so their pipeline cannot be called {name}")
     first = bundles[CHAIN[0]][0]
-    prepared = _training_data(str(first), first.tags["dataset_digest"], data, first.tags.get(DATA_TAG))
+    prepared = training_data(str(first), first.tags["dataset_digest"], data, first.tags.get(DATA_TAG))
     info = _with_training(info, prepared)
     version = _register(tracking, info, [version for version, _ in bundles.values()])
     set_alias(tracking, version, CANDIDATE)
@@ -88,10 +89,10 @@ def with_limits(pipeline: Pipeline, data: Path) -> Pipeline:
     """The pipeline with limits for gates that are learned anew from its training data.
 
     Raises:
-        RegistryError: `data` is another set than it was trained on.
+        DataError: `data` is another set than it was trained on.
     """
     digest = pipeline.info.stages[CHAIN[0]].dataset_digest
-    prepared = _training_data(f"{pipeline.name} version {pipeline.version}", digest, data, None)
+    prepared = training_data(f"{pipeline.name} version {pipeline.version}", digest, data, None)
     return replace(pipeline, info=_with_training(pipeline.info, prepared))
 
 
@@ -99,17 +100,6 @@ def _with_training(info: PipelineInfo, prepared: PreparedSet | None) -> Pipeline
     if prepared is None:
         return info
     return info.model_copy(update={"limits": limits_of(prepared), "licence": prepared.licence})
-
-
-def _training_data(what: str, digest: str, data: Path | None, known: str | None) -> PreparedSet | None:
-    place = data or known
-    prepared = prepared_at(place, digest) if place else None
-    if data and prepared is None:
-        raise RegistryError(
-            f"{data} is not the prepared set that {what} was trained on, whose digest is {digest[:12]}...; give that "
-            "one, or leave --data out"
-        )
-    return prepared
 
 
 def find_pipeline(tracking: Tracking, reference: str, default: str) -> PipelineVersion:

@@ -46,11 +46,11 @@ def promote(tracking: Tracking, reference: str, report: Report | None, *, force:
 
 
 def promotion_note(version: Version) -> str:
-    """What the registry says of a version's report, in a few words; empty if there is nothing."""
-    said = version.tags.get(REPORT, "")
+    """A few words about the report of a version, and whether it was forced; empty if the registry has none."""
+    verdict = version.tags.get(REPORT, "")
     if version.tags.get(FORCED) != "true":
-        return said
-    return f"{said}{', ' if said else ''}forced: {version.tags.get(FORCED_BECAUSE, '')}"
+        return verdict
+    return f"{verdict}{', ' if verdict else ''}forced: {version.tags.get(FORCED_BECAUSE, '')}"
 
 
 def _about_another(pipeline: PipelineVersion, report: Report) -> str:

@@ -1,6 +1,6 @@
-"""Cases on their way through the chain, and some that advance together as a row between workers.
+"""Batches of cases on their way through the chain, and how one becomes a row that travels between workers, and back.
 
-A row is a few words of JSON and two flat arrays: Arrow stores them as they are, without pickle.
+A row is a piece of JSON and two flat arrays: Arrow stores them as they are, without pickle.
 """
 
 import json
@@ -14,7 +14,7 @@ from medgen3d.artifacts.planned_case import PlannedCase
 
 Row = dict[str, Any]
 GATES, WRITTEN = "gates", "written"
-"""What progress calls the steps after the stages."""
+"""Names of the steps after the stages, for whoever watches a run."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,8 +26,8 @@ class InFlightCase:
     failure: Why the case cannot be drawn; later stages leave it alone.
     rejections: Reason -> sentence of the gates that this draw did not pass; later stages leave it alone.
     scores: Of the gates.
-    before: Reason -> how often former draws of the case were rejected for it.
-    note: What is unusual about how it was drawn.
+    earlier_rejections: Reason -> how often former draws of the case were rejected for it.
+    note: What is unusual about how it was drawn; else empty.
     """
 
     plan: PlannedCase
@@ -36,12 +36,12 @@ class InFlightCase:
     failure: str = ""
     rejections: dict[str, str] = field(default_factory=dict)
     scores: dict[str, float] = field(default_factory=dict)
-    before: dict[str, int] = field(default_factory=dict)
+    earlier_rejections: dict[str, int] = field(default_factory=dict)
     note: str = ""
 
     @property
     def is_sound(self) -> bool:
-        """Whether there is a reason to go on with it."""
+        """Whether it neither failed nor was rejected so far."""
         return not self.failure and not self.rejections
 
     def rejected(self, reason: str, sentence: str) -> "InFlightCase":
@@ -49,16 +49,17 @@ class InFlightCase:
         return replace(self, rejections=self.rejections | {reason: sentence})
 
 
-_TOLD = ("failure", "rejections", "scores", "before", "note")
+_SCALARS = ("failure", "rejections", "scores", "earlier_rejections", "note")
+"""Fields of a case that travel as JSON, besides its plan."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class InFlightBatch:
     """Cases that advance together.
 
-    key: Which row of the run this is.
-    wanted: Numbers of the cases that are to be written; the others only keep the batch's width, and leave once
-        it no longer matters.
+    key: Its place among the batches of its round.
+    wanted: Numbers of the cases that are to be written; the others only give the batch its width, and leave once it
+        no longer matters.
     error: Why nothing more can be drawn at all, in a sentence.
     skipped: It was not begun, since the run is to end.
     """
@@ -78,17 +79,17 @@ def begin(plans: list[PlannedCase]) -> list[InFlightCase]:
     ]
 
 
-def source_row(work: InFlightBatch) -> Row:
+def source_row(batch: InFlightBatch) -> Row:
     """Cases of which nothing is drawn yet: no arrays, so that a plan of many thousand cases stays small."""
-    return {"work": _described(work)}
+    return {"work": _described(batch)}
 
 
-def to_row(work: InFlightBatch) -> Row:
+def to_row(batch: InFlightBatch) -> Row:
     """Pack cases; masks travel as uint16."""
     return {
-        "work": _described(work),
-        "masks": np.concatenate([case.mask.astype(np.uint16).ravel() for case in work.cases]),
-        "images": np.concatenate([case.image.ravel() for case in work.cases]),
+        "work": _described(batch),
+        "masks": np.concatenate([case.mask.astype(np.uint16).ravel() for case in batch.cases]),
+        "images": np.concatenate([case.image.ravel() for case in batch.cases]),
     }
 
 
@@ -100,20 +101,20 @@ def from_row(row: Row) -> InFlightBatch:
     if "masks" in row:
         pieces = zip(cases, _split(row["masks"], plans), _split(row["images"], plans), strict=True)
         cases = [replace(case, mask=mask, image=image) for case, mask, image in pieces]
-    told = [
-        replace(case, **{name: words[name] for name in _TOLD})
-        for case, words in zip(cases, content["cases"], strict=True)
-    ]
-    return InFlightBatch(**content | {"cases": told})
-
-
-def _described(work: InFlightBatch) -> str:
     cases = [
-        {"plan": case.plan.model_dump(exclude_defaults=True)} | {name: getattr(case, name) for name in _TOLD}
-        for case in work.cases
+        replace(case, **{name: described[name] for name in _SCALARS})
+        for case, described in zip(cases, content["cases"], strict=True)
+    ]
+    return InFlightBatch(**content | {"cases": cases})
+
+
+def _described(batch: InFlightBatch) -> str:
+    cases = [
+        {"plan": case.plan.model_dump(exclude_defaults=True)} | {name: getattr(case, name) for name in _SCALARS}
+        for case in batch.cases
     ]
     return json.dumps(
-        {"key": work.key, "wanted": work.wanted, "cases": cases, "error": work.error, "skipped": work.skipped}
+        {"key": batch.key, "wanted": batch.wanted, "cases": cases, "error": batch.error, "skipped": batch.skipped}
     )
 
 

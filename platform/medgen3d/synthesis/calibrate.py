@@ -1,4 +1,4 @@
-"""What a run will need, told by one case that is drawn in this process, checked and packed, and thrown away."""
+"""An estimate of what a run will need: one case is drawn in this process, checked, packed, measured and thrown away."""
 
 import os
 import resource
@@ -22,11 +22,11 @@ from medgen3d.synthesis.run import SynthesisRun
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Estimate:
-    """What was measured, and what follows for the cases that are missing.
+    """Measured of one case, and reckoned for all that are missing.
 
     seconds_per_case: By stage, of the one case.
-    seconds: For all, whatever is slower: the slowest stage, or all stages on the cores of this machine. Lock-step
-        batches are usually faster, other machines' cores and rejected draws are not counted.
+    seconds: For all, whatever is slower: the slowest stage, or all stages on the cores of this machine. Batches of
+        several cases are usually faster; other machines' cores and rejected draws are not counted.
     memory_bytes: Of all processes together, if each takes as much as this one did.
     disk_bytes: Of the files.
     """
@@ -37,30 +37,30 @@ class Estimate:
     disk_bytes: int
 
 
-def calibrate(job: SynthesisRun, config: SynthesisConfig, shapes: Counter[Shape]) -> Estimate | None:
+def calibrate(run: SynthesisRun, config: SynthesisConfig, shapes: Counter[Shape]) -> Estimate | None:
     """Draw the first missing case, and reckon; None if no case is missing.
 
     Args:
-        job: What is to be drawn.
+        run: What is to be drawn.
         config: Actors and threads.
         shapes: How many of all cases have each size.
 
     Raises:
         ArtifactError: A bundle cannot be used.
     """
-    missing = job.standing.missing
+    missing = run.ledger.missing
     if not len(missing):
         return None
     import torch
 
     torch.set_num_threads(config.threads)
     number = int(missing[0])
-    (case,) = with_masks(job.work_of(0, BatchSpec(numbers=(number,), wanted=(number,))).cases, job.given, job.dataset)
-    seconds, case = _draw(job, case)
+    (case,) = with_masks(run.in_flight(0, BatchSpec(numbers=(number,), wanted=(number,))).cases, run.given, run.dataset)
+    seconds, case = _draw(run, case)
     began = time.monotonic()
-    num_bytes = _packed(job.info, case, job)
+    num_bytes = _packed(run.info, case, run)
     seconds[WRITTEN] = time.monotonic() - began
-    processes = {stage: getattr(config.num_actors, stage) for stage in job.stages}
+    processes = {stage: getattr(config.num_actors, stage) for stage in run.stages}
     processes |= {GATES: config.num_gate_actors, WRITTEN: os.cpu_count() or 1}
     slowest = max(spent / processes[stage] for stage, spent in seconds.items())
     cores = sum(seconds.values()) * config.threads / (os.cpu_count() or 1)
@@ -74,24 +74,24 @@ def calibrate(job: SynthesisRun, config: SynthesisConfig, shapes: Counter[Shape]
     )
 
 
-def _draw(job: SynthesisRun, case: InFlightCase) -> tuple[dict[str, float], InFlightCase]:
+def _draw(run: SynthesisRun, case: InFlightCase) -> tuple[dict[str, float], InFlightCase]:
     from medgen3d.synthesis.drawing import advance
 
     seconds = {}
-    for stage in job.stages:
-        trained = job.bundles[stage].trained_stage(job.info.device)
+    for stage in run.stages:
+        trained = run.bundles[stage].trained_stage(run.info.device)
         began = time.monotonic()
-        (case,) = advance(stage, trained, [case], job.dataset)
+        (case,) = advance(stage, trained, [case], run.dataset)
         seconds[stage] = time.monotonic() - began
-    if job.info.gates:
-        train = fingerprints_of(job.gates.train) if job.gates.near_copy and job.gates.train else []
-        gates = Gates(job.gates, job.dataset, train)
+    if run.info.gates:
+        train = fingerprints_of(run.gates.train) if run.gates.near_copy and run.gates.train else []
+        gates = Gates(run.gates, run.dataset, train)
         began = time.monotonic()
         gates.judge(case)
         seconds[GATES] = time.monotonic() - began
     return seconds, case
 
 
-def _packed(info: SyntheticSetInfo, case: InFlightCase, job: SynthesisRun) -> int:
-    images, labels = encode_pair(info, case.plan.case_id, *job.dataset.as_volumes(case.image, case.mask))
+def _packed(info: SyntheticSetInfo, case: InFlightCase, run: SynthesisRun) -> int:
+    images, labels = encode_pair(info, case.plan.case_id, *run.dataset.as_volumes(case.image, case.mask))
     return sum(len(content) for content in (images | labels).values())

@@ -1,4 +1,4 @@
-"""What a worker does with a batch of cases: draw one stage for all of them in lock-step. No cluster, no files."""
+"""Drawing one stage for a batch of cases together, as a worker does; without a cluster and without files."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,15 +13,18 @@ from medgen3d_stages.chain import TrainedStage, draw_images, draw_masks, refine
 
 NOT_FINITE, TARGETS = "not finite", "targets"
 _LAST_SHARED = "image_sequence_generator"
-"""Up to this stage cases share device batches, so neighbours matter for last bits; later each is drawn by itself."""
+"""The last stage that draws several cases in one device batch, where neighbours can change the last bits of a case.
+
+The refiner takes volume after volume, so from there on only the cases that are wanted are drawn.
+"""
 
 
-def advance_batch(stage: str, trained: TrainedStage, work: InFlightBatch, dataset: BundleDataset) -> InFlightBatch:
-    """Draw one stage for a batch; cases that only keep its width go no further than that matters."""
-    cases = advance(stage, trained, work.cases, dataset)
+def advance_batch(stage: str, trained: TrainedStage, batch: InFlightBatch, dataset: BundleDataset) -> InFlightBatch:
+    """Draw one stage for a batch; cases that are not wanted leave it after the last stage that they matter to."""
+    cases = advance(stage, trained, batch.cases, dataset)
     if stage == _LAST_SHARED:
-        cases = [case for case in cases if case.plan.number in work.wanted]
-    return replace(work, cases=cases)
+        cases = [case for case in cases if case.plan.number in batch.wanted]
+    return replace(batch, cases=cases)
 
 
 def advance(stage: str, trained: TrainedStage, cases: list[InFlightCase], dataset: BundleDataset) -> list[InFlightCase]:
@@ -54,7 +57,7 @@ def _together(
     return [case if case.failure else replace(case, note=note) for case in alone]
 
 
-def _masks(trained: TrainedStage, cases: list[InFlightCase], dataset: BundleDataset) -> list[InFlightCase]:
+def _draw_masks(trained: TrainedStage, cases: list[InFlightCase], dataset: BundleDataset) -> list[InFlightCase]:
     """A mask for every case that has none, or the best of several where the plan names targets."""
     unfinished = [case for case in cases if not case.plan.mask]
     targets = {
@@ -95,22 +98,22 @@ def _chosen(case: InFlightCase, masks: list[Mask], targets: list[Target], datase
     return case.rejected(TARGETS, f"none of {len(masks)} masks met {'; '.join(missed)}") if missed else case
 
 
-def _images(trained: TrainedStage, cases: list[InFlightCase], _dataset: BundleDataset) -> list[InFlightCase]:
+def _draw_images(trained: TrainedStage, cases: list[InFlightCase], _dataset: BundleDataset) -> list[InFlightCase]:
     seeds, styles = _seeds(cases, "image_sequence_generator"), [case.plan.style for case in cases]
     images = draw_images(trained, [case.mask for case in cases], seeds, styles)
     return [replace(case, image=image) for case, image in zip(cases, images, strict=True)]
 
 
-def _refined(trained: TrainedStage, cases: list[InFlightCase], _dataset: BundleDataset) -> list[InFlightCase]:
+def _refine(trained: TrainedStage, cases: list[InFlightCase], _dataset: BundleDataset) -> list[InFlightCase]:
     images, masks = [case.image for case in cases], [case.mask for case in cases]
     refined = refine(trained, images, masks, _seeds(cases, "refiner"))
     return [replace(case, image=image) for case, image in zip(cases, refined, strict=True)]
 
 
 _DRAW: dict[str, Callable[[TrainedStage, list[InFlightCase], BundleDataset], list[InFlightCase]]] = {
-    "mask_generator": _masks,
-    "image_sequence_generator": _images,
-    "refiner": _refined,
+    "mask_generator": _draw_masks,
+    "image_sequence_generator": _draw_images,
+    "refiner": _refine,
 }
 
 
@@ -123,7 +126,7 @@ def _checked(stage: str, case: InFlightCase) -> InFlightCase:
     if case.mask.shape != case.plan.shape or case.image.shape != case.plan.shape:
         found = f"{stage} gave mask {case.mask.shape} and image {case.image.shape}, expected {case.plan.shape}"
         empty = begin([case.plan])[0]
-        return replace(empty, before=case.before, failure=f"case {case.plan.case_id}: {found}")
+        return replace(empty, earlier_rejections=case.earlier_rejections, failure=f"case {case.plan.case_id}: {found}")
     if not np.isfinite(case.image).all():
         return case.rejected(NOT_FINITE, f"{stage} gave NaN or infinite intensities; its training probably diverged")
     return case

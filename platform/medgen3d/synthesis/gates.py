@@ -1,10 +1,11 @@
-"""The gates: what a drawn case must pass before it is written. What a pipeline has no limits for does not run."""
+"""The gates that a drawn case must pass before it is written. A gate without limits in the pipeline does not run."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from medgen3d.artifacts.bundle import WEIGHTS, Bundle, BundleDataset
+from medgen3d.artifacts.bundle import Bundle, BundleDataset
+from medgen3d.artifacts.bundle_weights import WEIGHTS
 from medgen3d.artifacts.prepared_set import PreparedSet
 from medgen3d.artifacts.provenance import config_hash
 from medgen3d.core.hashing import sha256_of
@@ -21,7 +22,7 @@ LIMITS, ALIGNMENT, NEAR_COPY = "limits", "alignment", "near copy"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GateRules:
-    """What cases are held to.
+    """The limits that cases are held to.
 
     limits: Of masks and near copies, learned from the training data; None: neither gate runs.
     segmenter: Trained on real pairs; None: alignment is not judged.
@@ -36,12 +37,12 @@ class GateRules:
 
     @property
     def near_copy(self) -> NearCopyLimits | None:
-        """Of the gate that looks for near copies, if it runs."""
+        """Limits of the gate that looks for near copies; None: it does not run."""
         return self.limits.near_copy if self.limits and self.train else None
 
     @property
     def digests(self) -> dict[str, str]:
-        """Gate -> SHA-256 of all that decides about its verdicts, of the gates that run."""
+        """Gate that runs -> SHA-256 of all that its verdicts depend on."""
         found = {}
         if self.limits:
             found[LIMITS] = config_hash({"limits": self.limits.model_dump(mode="json", exclude={"near_copy"})})

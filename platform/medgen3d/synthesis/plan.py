@@ -3,9 +3,9 @@
 It is written as `plan.parquet`, a row per case, before anything is drawn. What runs draw follows from it and from the
 manifest alone.
 
-Cases advance in batches of fixed width: batch i holds the numbers from i x width on, whatever was asked for. The cases
-beside it in a batch may change the last bits of a case's numbers, so its neighbours must not depend on how many cases
-are wanted, nor on which of them exist already. Neighbours that are not wanted are drawn as far as they matter.
+Cases advance in batches of fixed width: batch i holds the numbers from i x width on, whatever was asked for. The
+neighbours of a case in its batch may change the last bits of its voxels, so they must not depend on how many cases are
+wanted, nor on which of them exist already. Neighbours that are not wanted are drawn as far as they matter.
 """
 
 import io

@@ -1,4 +1,4 @@
-"""Plan files: what a user asks of single cases, as YAML, CSV or Parquet. docs/bulk.md shows one of each."""
+"""Plan files, in which a user asks something of single cases, as YAML, CSV or Parquet. docs/bulk.md shows one."""
 
 import csv
 import itertools
@@ -123,8 +123,8 @@ def read_plan(path: Path, dataset: BundleDataset, seed: int) -> SynthesisPlan:
         cases.append(_planned(number, entry, path, dataset, seed, shapes))
     if not cases:
         raise ConfigError(f"{path} plans no case. Name at least one.")
-    told = [entry.model_dump(mode="json", exclude_defaults=True) for entry in entries]
-    digest = config_hash({"cases": told, "balance": list(balance), "masks": digests})
+    described = [entry.model_dump(mode="json", exclude_defaults=True) for entry in entries]
+    digest = config_hash({"cases": described, "balance": list(balance), "masks": digests})
     return SynthesisPlan(count=len(cases), seed=seed, shapes=dataset.shapes, rows=as_rows(cases), digest=digest)
 
 

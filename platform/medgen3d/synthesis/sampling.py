@@ -1,4 +1,4 @@
-"""Sampling options that a user chooses anew at synthesis, in place of those that a bundle was trained with."""
+"""Sampling options that a user chooses at synthesis, in place of those that a bundle was trained with."""
 
 import dataclasses
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""What a run of bulk synthesis did, or would do."""
+"""The summary of a run of bulk synthesis: what it did, or would do."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow.compute as pc
 
+from medgen3d.artifacts.case_status import CaseStatus
 from medgen3d.artifacts.manifest import ManifestRow, rows_of
 from medgen3d.artifacts.planned_case import PlannedCase, Shape
 from medgen3d.artifacts.synthetic_set import MANIFEST, read_columns
 from medgen3d.core.errors import DataError
-from medgen3d.synthesis.case_ledger import DONE
 from medgen3d.synthesis.run import SynthesisRun
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ _HEAD = 5
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SynthesisSummary:
-    """What a run did, or in a dry run would do.
+    """The cases of a run, drawn or, in a dry run, to be drawn.
 
     num_kept: Cases that were there already, whole and of the same identity.
     num_drawn: Cases that were drawn now and accepted.
@@ -46,41 +46,41 @@ class SynthesisSummary:
     estimate: "Estimate | None" = None
 
 
-def summarise(job: SynthesisRun, num_kept: int) -> SynthesisSummary:
-    """What the job came to, or, if nothing is drawn yet, what it will come to.
+def summarise(run: SynthesisRun, num_kept: int) -> SynthesisSummary:
+    """What the run came to, or, if nothing is drawn yet, what it will come to.
 
     Args:
-        job: After or before it was drawn.
+        run: After or before it was drawn.
         num_kept: Cases that were there at its beginning.
 
     Raises:
         DataError: Cases that were drawn are not in the manifest that this machine sees.
     """
-    shapes = Counter(case.shape for case in job.plan)
-    bytes_per_voxel = np.dtype(job.info.image_dtype).itemsize + np.dtype(job.info.label_table.dtype).itemsize
-    told = _told(job)
+    shapes = Counter(case.shape for case in run.plan)
+    bytes_per_voxel = np.dtype(run.info.image_dtype).itemsize + np.dtype(run.info.label_table.dtype).itemsize
+    rows = _rejected_or_failed(run)
     return SynthesisSummary(
-        out=str(job.folder),
+        out=str(run.folder),
         num_kept=num_kept,
-        num_drawn=job.standing.count(DONE) - num_kept,
-        failures={row.case_id: row.message for row in told if row.status == "failed"},
-        rejections=dict(sum((Counter(row.rejections) for row in told), Counter[str]())),
+        num_drawn=run.ledger.count(CaseStatus.DONE) - num_kept,
+        failures={row.case_id: row.message for row in rows if row.status == CaseStatus.FAILED},
+        rejections=dict(sum((Counter(row.rejections) for row in rows), Counter[str]())),
         shapes=shapes,
         max_bytes=bytes_per_voxel * sum(int(np.prod(shape)) * number for shape, number in shapes.items()),
-        head=list(islice(job.plan, _HEAD)),
+        head=list(islice(run.plan, _HEAD)),
     )
 
 
-def _told(job: SynthesisRun) -> list[ManifestRow]:
-    """The rows of cases that were rejected or given up."""
-    if not job.folder.exists(MANIFEST):
+def _rejected_or_failed(run: SynthesisRun) -> list[ManifestRow]:
+    """The rows of cases that were rejected at least once, or given up."""
+    if not run.folder.exists(MANIFEST):
         return []
-    _, table = read_columns(job.folder)
-    table = table.filter(pc.less(table["number"], job.plan.count))
-    if pc.sum(pc.equal(table["status"], "done")).as_py() != job.standing.count(DONE):
+    _, table = read_columns(run.folder)
+    table = table.filter(pc.less(table["number"], run.plan.count))
+    if pc.sum(pc.equal(table["status"], CaseStatus.DONE)).as_py() != run.ledger.count(CaseStatus.DONE):
         raise DataError(
-            f"some files of {job.folder} were written on other machines. Give a folder on storage that every machine "
+            f"some files of {run.folder} were written on other machines. Give a folder on storage that every machine "
             "of the cluster sees."
         )
-    is_told = pc.or_(pc.not_equal(table["status"], "done"), pc.greater(table["redraws"], 0))
-    return rows_of(table.filter(is_told), str(job.folder))
+    is_listed = pc.or_(pc.not_equal(table["status"], CaseStatus.DONE), pc.greater(table["redraws"], 0))
+    return rows_of(table.filter(is_listed), str(run.folder))

@@ -9,16 +9,9 @@ import pytest
 from numpy.typing import NDArray
 
 from medgen3d.artifacts import nifti
+from medgen3d.artifacts.intensity import Intensity, IntensityRule
 from medgen3d.artifacts.manifest import ManifestRow, SyntheticSetInfo
-from medgen3d.artifacts.prepared_set import (
-    CaseEntry,
-    DatasetInfo,
-    Intensity,
-    IntensityRule,
-    PreparedCase,
-    write_info,
-    write_part,
-)
+from medgen3d.artifacts.prepared_set import CaseEntry, DatasetInfo, PreparedCase, write_info, write_part
 from medgen3d.artifacts.synthetic_set import merge_parts, open_for_writing, write_case
 from medgen3d.artifacts.synthetic_set import write_part as write_manifest_part
 from medgen3d.core.volume import Box, Volume, affine_from_spacing

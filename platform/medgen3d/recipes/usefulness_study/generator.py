@@ -126,9 +126,7 @@ def _draw(size: PlannedSize, pipeline: Pipeline, num_pairs: int, config: Experim
             show(f"{size.num_cases} cases, pairs {stage}", done, total, notes.get(stage, ""))
 
     summary = synthesize(
-        pipeline.bundles,
-        pipeline.name,
-        pipeline.version,
+        pipeline,
         count=num_pairs,
         seed=config.seed,
         out=size.pairs,

@@ -8,7 +8,7 @@ import torch
 
 from medgen3d.artifacts.usefulness_results import Trial
 from medgen3d.config.experiment import UsefulnessConfig
-from medgen3d.core.errors import Medgen3dError
+from medgen3d.core.outcome import Outcome
 from medgen3d.evaluation.on_ray import num_slots
 from medgen3d.recipes.usefulness_study.trial import TrialSpec, run_trial
 
@@ -44,21 +44,15 @@ def run_trials(specs: Sequence[TrialSpec], show: Show) -> Iterator[Trial]:
         done, at_work = ray.wait(at_work, timeout=_POLL_S)
         show("trial steps", ray.get(tally.read.remote()), num_steps)
         for each in done:
-            trial, error = ray.get(each)
-            if error is not None:
-                raise error
-            yield trial
+            yield ray.get(each).unwrap()
             show("trials", len(specs) - len(waiting) - len(at_work), len(specs))
 
 
-def _trial(spec: TrialSpec, tally: Any) -> tuple[Trial | None, Medgen3dError | None]:
-    """The task: a trial, or the error of ours that ended it, which Ray would wrap into errors of its own."""
+def _trial(spec: TrialSpec, tally: Any) -> Outcome[Trial]:
+    """The task."""
     options = spec.config.usefulness
     torch.set_num_threads(options.threads)  # Ray would derive it from the logical CPUs
-    try:
-        return run_trial(spec, torch.device("cuda" if options.use_gpu else "cpu"), tally.add.remote), None
-    except Medgen3dError as error:
-        return None, error
+    return Outcome.of(run_trial, spec, torch.device("cuda" if options.use_gpu else "cpu"), tally.add.remote)
 
 
 class _Tally:

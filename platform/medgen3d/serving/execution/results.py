@@ -89,16 +89,9 @@ def files_of(folder: Path) -> dict[str, Path]:
 
 
 def _set_info(request: JobRequest, loaded: ServedPipeline, mask_digest: str | None) -> SyntheticSetInfo:
-    dataset = loaded.dataset
-    return SyntheticSetInfo(
-        dataset_name=dataset.name,
-        dataset_digest=dataset.digest,
-        modality=dataset.modality,
-        phantom=dataset.phantom,
-        labels=dataset.label_table.by_id,
-        spacing_mm=request.spacing_mm or dataset.spacing_mm,
-        axis_codes=dataset.axis_codes,
-        image_dtype=dataset.image_dtype,
+    return SyntheticSetInfo.of(
+        loaded.dataset,
+        spacing_mm=request.spacing_mm or loaded.dataset.spacing_mm,
         pipeline_name=loaded.name,
         pipeline_version=loaded.version,
         seed=request.seed,

@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
 
-from medgen3d.artifacts.bundle import WEIGHTS, BundleDataset, read_bundle
+from medgen3d.artifacts.bundle import BundleDataset, read_bundle
+from medgen3d.artifacts.bundle_weights import WEIGHTS
 from medgen3d.artifacts.pipeline import Pipeline
 from medgen3d.artifacts.provenance import config_hash
 from medgen3d.config.experiment import StorageConfig

@@ -1,4 +1,4 @@
-"""What runs in Ray's processes: an actor per stage, the gates, and the tasks that read masks and write files.
+"""Actors and tasks in Ray's processes: one actor per stage, one for the gates, tasks that read masks and write files.
 
 Everything that can go wrong with a case becomes a value of its row. What is left are deaths of processes, after which
 Ray Data drops the row, and the driver notices that it did not come back.
@@ -14,10 +14,13 @@ from typing import Any
 import ray
 
 from medgen3d.artifacts.bundle import Bundle, BundleDataset
-from medgen3d.artifacts.manifest import SyntheticSetInfo
+from medgen3d.artifacts.manifest import ManifestRow, SyntheticSetInfo
+from medgen3d.artifacts.prepared_set import PreparedSet
 from medgen3d.artifacts.storage import Folder
 from medgen3d.artifacts.synthetic_set import cannot_write
-from medgen3d.core.errors import Medgen3dError
+from medgen3d.artifacts.training_limits import fingerprints_of
+from medgen3d.core.outcome import Outcome
+from medgen3d.measures.fingerprints import CaseFingerprint
 from medgen3d.synthesis.batch_codec import GATES, WRITTEN, InFlightBatch, Row, from_row, to_row
 from medgen3d.synthesis.gates import GateRules, Gates
 from medgen3d.synthesis.given_masks import GivenMasks, with_masks
@@ -26,40 +29,34 @@ from medgen3d.synthesis.set_writer import write_batch
 
 def take_masks(row: Row, given: GivenMasks | None, dataset: BundleDataset) -> Row:
     """Put masks that are given into cases: those of a whole set, or of single cases of a plan."""
-    work = from_row(row)
-    try:
-        return to_row(replace(work, cases=with_masks(work.cases, given, dataset)))
-    except Medgen3dError as error:  # as a value: Ray would wrap it into errors of its own
-        return to_row(replace(work, error=str(error)))
+    batch = from_row(row)
+    outcome = Outcome.of(with_masks, batch.cases, given, dataset)
+    return to_row(replace(batch, cases=outcome.result or batch.cases, error=outcome.sentence))
 
 
 class StageActor:
     """One process that draws one stage, batch after batch."""
 
-    def __init__(self, stage: str, bundle: Bundle, threads: int, device: str, tally: Any, *, is_first: bool) -> None:
+    def __init__(self, stage: str, bundle: Bundle, threads: int, device: str, counters: Any, *, is_first: bool) -> None:
         import torch
 
         torch.set_num_threads(threads)  # Ray would derive it from the actor's logical CPUs
-        self.stage, self.tally, self.is_first = stage, tally, is_first
-        self.dataset, self.trained, self.error = bundle.info.dataset, None, ""
-        try:
-            self.trained = bundle.trained_stage(device)
-        except Medgen3dError as error:  # as a value: Ray would wrap it into errors of its own
-            self.error = str(error)
+        self.stage, self.counters, self.is_first = stage, counters, is_first
+        self.dataset, self.trained = bundle.info.dataset, Outcome.of(bundle.trained_stage, device)
 
     def __call__(self, row: Row) -> Row:
         from medgen3d.synthesis.drawing import advance_batch
 
-        work = from_row(row)
-        if self.is_first and ray.get(self.tally.is_stopping.remote()):
-            work = replace(work, skipped=True)
-        if self.trained is None:
-            work = replace(work, error=work.error or self.error)
-        elif not work.error and not work.skipped:
+        batch = from_row(row)
+        if self.is_first and ray.get(self.counters.is_stopping.remote()):
+            batch = replace(batch, skipped=True)
+        if self.trained.error:
+            batch = replace(batch, error=batch.error or self.trained.sentence)
+        elif not batch.error and not batch.skipped:
             began = time.monotonic()
-            work = advance_batch(self.stage, self.trained, work, self.dataset)
-            self.tally.add.remote(self.stage, len(work.wanted), time.monotonic() - began)
-        return to_row(work)
+            batch = advance_batch(self.stage, self.trained.unwrap(), batch, self.dataset)
+            self.counters.add.remote(self.stage, len(batch.wanted), time.monotonic() - began)
+        return to_row(batch)
 
 
 class MaskGeneratorActor(StageActor):
@@ -84,48 +81,64 @@ STAGE_ACTORS: dict[str, type[StageActor]] = {
 class GateActor:
     """One process that checks drawn cases."""
 
-    def __init__(self, rules: GateRules, dataset: BundleDataset, train: list[Any], threads: int, tally: Any) -> None:
+    def __init__(self, rules: GateRules, dataset: BundleDataset, train: list[Any], threads: int, counters: Any) -> None:
         import torch
 
         torch.set_num_threads(threads)
-        self.tally, self.gates, self.error = tally, None, ""
-        try:
-            self.gates = Gates(rules, dataset, ray.get(train[0]) if train else [])
-        except Medgen3dError as error:
-            self.error = str(error)
+        self.counters, self.gates = counters, Outcome.of(_open_gates, rules, dataset, train)
 
     def __call__(self, row: Row) -> Row:
-        work = from_row(row)
-        if self.gates is None:
-            return to_row(replace(work, error=work.error or self.error))
-        if work.error or work.skipped:
+        batch = from_row(row)
+        if self.gates.error:
+            return to_row(replace(batch, error=batch.error or self.gates.sentence))
+        if batch.error or batch.skipped:
             return row
         began = time.monotonic()
-        judged = [self.gates.judge(case) for case in work.cases]
-        self.tally.add.remote(GATES, len(work.wanted), time.monotonic() - began)
-        return to_row(replace(work, cases=judged))
+        gates = self.gates.unwrap()
+        judged = [gates.judge(case) for case in batch.cases]
+        self.counters.add.remote(GATES, len(batch.wanted), time.monotonic() - began)
+        return to_row(replace(batch, cases=judged))
 
 
-def write(row: Row, dataset: BundleDataset, info: SyntheticSetInfo, location: str, max_redraws: int, tally: Any) -> Row:
+def _open_gates(rules: GateRules, dataset: BundleDataset, train: list[Any]) -> Gates:
+    return Gates(rules, dataset, ray.get(train[0]).unwrap() if train else [])
+
+
+def describe_training_cases(prepared: PreparedSet) -> Outcome[list[CaseFingerprint]]:
+    """The task: what near copies are looked for among."""
+    return Outcome.of(fingerprints_of, prepared)
+
+
+def write(
+    row: Row, dataset: BundleDataset, info: SyntheticSetInfo, location: str, max_redraws: int, counters: Any
+) -> Row:
     """Write what is accepted; the row that leaves says what became of every wanted case."""
-    work = from_row(row)
-    if work.error or work.skipped:
-        return _told(work)
+    batch = from_row(row)
+    if batch.error or batch.skipped:
+        return _result_row(batch)
     began = time.monotonic()
+    outcome = Outcome.of(_write, batch, dataset, info, location, max_redraws)
+    if outcome.error:
+        return _result_row(replace(batch, error=outcome.sentence))
+    counters.add.remote(WRITTEN, len(batch.wanted), time.monotonic() - began)
+    return _result_row(batch) | {"rows": json.dumps([each.model_dump() for each in outcome.unwrap()])}
+
+
+def _write(
+    batch: InFlightBatch, dataset: BundleDataset, info: SyntheticSetInfo, location: str, max_redraws: int
+) -> list[ManifestRow]:
     try:
-        rows = write_batch(work, dataset, info, location, max_redraws)
+        return write_batch(batch, dataset, info, location, max_redraws)
     except OSError as error:
-        return _told(replace(work, error=str(cannot_write(Folder.of(location), error))))
-    tally.add.remote(WRITTEN, len(work.wanted), time.monotonic() - began)
-    return _told(work) | {"rows": json.dumps([each.model_dump() for each in rows])}
+        raise cannot_write(Folder.of(location), error) from error
 
 
-def _told(work: InFlightBatch) -> Row:
-    return {"key": work.key, "error": work.error, "skipped": work.skipped, "rows": "[]"}
+def _result_row(batch: InFlightBatch) -> Row:
+    return {"key": batch.key, "error": batch.error, "skipped": batch.skipped, "rows": "[]"}
 
 
 class StageCounters:
-    """Counts what every stage has done, for whoever watches, and passes on that the run is to end."""
+    """The actor that counts what every stage has done, and passes on to the stages that the run is to end."""
 
     def __init__(self, stages: Iterable[str]) -> None:
         from ray.util.metrics import Counter as Metric

@@ -1,4 +1,4 @@
-"""What is told of a run while it runs: progress, `status.json`, metrics; and how it is asked to end."""
+"""Progress of a run, reported to the caller, to `status.json` and to metrics; and the signals that ask it to end."""
 
 import os
 import signal
@@ -9,33 +9,32 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any
 
 import ray
 
-from medgen3d.artifacts.run_status import RunStatus, StageStatus
+from medgen3d.artifacts.case_status import CaseStatus
+from medgen3d.artifacts.run_status import RunState, RunStatus, StageStatus
 from medgen3d.synthesis.batch_codec import WRITTEN
-from medgen3d.synthesis.case_ledger import DONE, FAILED
 from medgen3d.synthesis.run import SynthesisRun
 
 Progress = Callable[[Mapping[str, int], int, Mapping[str, str]], None]
 """(cases done by stage, cases to do, what else there is to know by stage)."""
-State = Literal["running", "finished", "interrupted", "stopped"]
-_POLL_S = 2.0  # each question costs the driver and the tally some milliseconds of a core that may be drawing
+_POLL_S = 2.0  # each question costs the driver and the counters some milliseconds of a core that may be drawing
 _WRITE_S = {True: 2.0, False: 15.0}  # whether the folder is local
 _WINDOW_S = 120.0
 _ANSWER_S = 10.0
 
 
 class RunProgress:
-    """Reports how far a job is, from a thread of its own."""
+    """Reports how far a run is, from a thread of its own."""
 
     def __init__(
-        self, job: SynthesisRun, tally: Any, processes: Mapping[str, int], progress: Progress, resume: str
+        self, run: SynthesisRun, counters: Any, processes: Mapping[str, int], show: Progress, resume: str
     ) -> None:
-        self.job, self.tally, self.processes, self.progress, self.resume = job, tally, processes, progress, resume
+        self.run, self.counters, self.processes, self.show, self.resume = run, counters, processes, show, resume
         self.began, self.started = time.monotonic(), datetime.now(UTC)
-        self.total = len(job.standing.missing)
+        self.total = len(run.ledger.missing)
         self.done: deque[tuple[float, int]] = deque()
         self.written_at = -1e9
         self.counts: dict[str, int] = dict.fromkeys(processes, 0)
@@ -45,9 +44,9 @@ class RunProgress:
     @contextmanager
     def running(self) -> Iterator[None]:
         """Report while the block runs; what it ends with, an error or not, is the last that is reported."""
-        watcher = threading.Thread(target=self._run, daemon=True)
-        watcher.start()
-        state: State = "stopped"
+        reporter = threading.Thread(target=self._report, daemon=True)
+        reporter.start()
+        state: RunState = "stopped"
         message = ""
         try:
             yield
@@ -60,21 +59,21 @@ class RunProgress:
             raise
         finally:
             self.finished.set()
-            watcher.join()
+            reporter.join()
             with suppress(ray.exceptions.RayError):
                 self._read()
-            with suppress(OSError):  # a full disk is told by the error itself
-                self.status(state, message).write(self.job.folder)
-        self._show()
+            with suppress(OSError):  # a full disk: the error itself says so
+                self.status(state, message).write(self.run.folder)
+        self._show_all()
 
-    def status(self, state: State, message: str = "") -> RunStatus:
-        """How far the job is."""
-        standing, rate = self.job.standing, self._rate()
+    def status(self, state: RunState, message: str = "") -> RunStatus:
+        """How far the run is."""
+        ledger, rate = self.run.ledger, self._rate()
         return RunStatus(
             state=state,
-            planned=self.job.plan.count,
-            done=standing.count(DONE),
-            failed=standing.count(FAILED),
+            planned=self.run.plan.count,
+            done=ledger.count(CaseStatus.DONE),
+            failed=ledger.count(CaseStatus.FAILED),
             rejections=self._rejections(),
             stages={
                 stage: StageStatus(num_done=self.counts[stage], busy_s=round(self.busy_s[stage], 3), processes=number)
@@ -84,51 +83,50 @@ class RunProgress:
             updated=datetime.now(UTC),
             seconds=round(time.monotonic() - self.began, 3),
             cases_per_s=rate,
-            eta_s=len(standing.missing) / rate if rate else None,
+            eta_s=len(ledger.missing) / rate if rate else None,
             host=socket.gethostname(),
             pid=os.getpid(),
             resume=self.resume,
             message=message,
         )
 
-    def _run(self) -> None:
+    def _report(self) -> None:
         while not self.finished.wait(_POLL_S):
             if self.asked_to_end.is_set():
-                self.tally.stop.remote()
+                self.counters.stop.remote()
             with suppress(ray.exceptions.RayError, OSError):
                 self._read()
-                self._show()
-                if time.monotonic() - self.written_at > _WRITE_S[self.job.folder.is_local]:
+                self._show_all()
+                if time.monotonic() - self.written_at > _WRITE_S[self.run.folder.is_local]:
                     self._publish()
 
     def _read(self) -> None:
-        self.counts, self.busy_s = ray.get(self.tally.read.remote(), timeout=_ANSWER_S)
-        now, done = time.monotonic(), self.job.standing.count(DONE) + self.job.standing.count(FAILED)
+        self.counts, self.busy_s = ray.get(self.counters.read.remote(), timeout=_ANSWER_S)
+        now, done = time.monotonic(), self.run.ledger.count(CaseStatus.DONE) + self.run.ledger.count(CaseStatus.FAILED)
         self.done.append((now, done))
         while now - self.done[0][0] > _WINDOW_S:
             self.done.popleft()
 
-    def _show(self) -> None:
+    def _show_all(self) -> None:
         shown = {stage: min(done, self.total) for stage, done in self.counts.items()}
         status = self.status("running")
         drawing = [stage for stage in self.processes if self.counts[stage]]  # time counts once a batch is through
         busy = {stage: f"{status.busy(stage):.0%} busy" for stage in drawing}
-        self.progress(shown, self.total, busy | {WRITTEN: self._note()})
+        self.show(shown, self.total, busy | {WRITTEN: self._note()})
 
     def _publish(self) -> None:
         self.written_at = time.monotonic()
-        standing = self.job.standing
-        cases = {"done": DONE, "failed": FAILED}
-        numbers = {name: standing.count(status) for name, status in cases.items()}
-        self.tally.publish.remote(numbers | {"missing": len(standing.missing)}, self._rejections())
-        self.status("running").write(self.job.folder)
+        ledger = self.run.ledger
+        numbers = {str(status): ledger.count(status) for status in (CaseStatus.DONE, CaseStatus.FAILED)}
+        self.counters.publish.remote(numbers | {str(CaseStatus.MISSING): len(ledger.missing)}, self._rejections())
+        self.status("running").write(self.run.folder)
 
     def _note(self) -> str:
-        standing, rate = self.job.standing, self._rate()
+        ledger, rate = self.run.ledger, self._rate()
         rejected = sum(self._rejections().values())
         parts = [f"{rejected} rejected"] if rejected else []
-        if standing.count(FAILED):
-            parts.append(f"{standing.count(FAILED)} given up")
+        if ledger.count(CaseStatus.FAILED):
+            parts.append(f"{ledger.count(CaseStatus.FAILED)} given up")
         if rate:
             parts.append(f"{rate:.3g} cases/s")
         return ", ".join(parts)
@@ -140,7 +138,7 @@ class RunProgress:
         return (done - before) / (now - since) if done > before else None
 
     def _rejections(self) -> dict[str, int]:
-        return dict(sum((Counter(counts) for counts in list(self.job.standing.rejections.values())), Counter[str]()))
+        return dict(sum((Counter(counts) for counts in list(self.run.ledger.rejections.values())), Counter[str]()))
 
 
 @contextmanager
@@ -153,7 +151,7 @@ def ends_on_request(asked: threading.Event) -> Iterator[None]:
     def ask(_number: int, _frame: object) -> None:
         if asked.is_set():
             raise KeyboardInterrupt
-        asked.set()  # no more: the watch passes it on, since Ray may be amidst of something here
+        asked.set()  # no more: the thread of `RunProgress` passes it on, since Ray may be busy here
 
     former = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -17,16 +17,19 @@ import tempfile
 import time
 import zipfile
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 import torch
 import yaml
 
-from medgen3d.artifacts.bundle import WEIGHTS, Bundle, read_bundle, read_weights, write_bundle
+from medgen3d.artifacts.bundle import Bundle, read_bundle, write_bundle
+from medgen3d.artifacts.bundle_weights import WEIGHTS, read_weights
 from medgen3d.config.experiment import CHAIN, ExperimentConfig
 from medgen3d.config.load import load_config
 from medgen3d.registry.bundles import register_bundle
@@ -168,29 +171,28 @@ class Cluster:
     metrics: str
     folder: str
 
-    def pids(self, kind: str) -> list[int]:
+    def processes(self, kind: str) -> list[psutil.Process]:
         """Its living processes of a kind."""
-        ours, title = f"RAY_TMPDIR={self.folder}".encode(), PROCESSES[kind].encode()
         found = []
-        for process in Path("/proc").glob("[0-9]*"):
-            try:
-                named, environment = (process / "cmdline").read_bytes(), (process / "environ").read_bytes()
-            except OSError:  # it has ended, or is somebody else's
-                continue
-            if named.startswith(title) and ours in environment.split(b"\0"):
-                found.append(int(process.name))
+        for process in psutil.process_iter():
+            with suppress(psutil.Error):  # it has ended, or is somebody else's
+                is_ours = process.environ().get("RAY_TMPDIR") == self.folder
+                if is_ours and " ".join(process.cmdline()).startswith(PROCESSES[kind]):
+                    found.append(process)
         return found
+
+    def pids(self, kind: str) -> list[int]:
+        """The numbers of these processes."""
+        return [process.pid for process in self.processes(kind)]
 
     def memory_mib(self, kind: str) -> float:
         """Memory of the processes of a kind."""
-        lines = [Path(f"/proc/{pid}/status").read_text() for pid in self.pids(kind)]
-        return sum(int(text.partition("VmRSS:")[2].split()[0]) for text in lines) / 1024
+        return sum(process.memory_info().rss for process in self.processes(kind)) / 2**20
 
     def cpu_seconds(self, *kinds: str) -> float:
-        """What the processes of these kinds have used of CPUs so far."""
-        stats = [Path(f"/proc/{pid}/stat").read_text() for kind in kinds for pid in self.pids(kind)]
-        ticks = sum(sum(map(int, text.rpartition(")")[2].split()[11:13])) for text in stats)
-        return ticks / os.sysconf("SC_CLK_TCK")
+        """Time that the processes of these kinds have spent on CPUs so far."""
+        spent = [process.cpu_times() for kind in kinds for process in self.processes(kind)]
+        return sum(times.user + times.system for times in spent)
 
     def kill(self, *kinds: str) -> None:
         """End all processes of these kinds at once, as the failure of a machine would."""

@@ -11,14 +11,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from medgen3d.artifacts.bundle import BundleDataset, BundleInfo, named_weights, read_bundle, write_bundle
-from medgen3d.artifacts.prepared_set import (
-    CaseEntry,
-    DatasetInfo,
-    Intensity,
-    PreparedSet,
-    write_info,
-)
+from medgen3d.artifacts.bundle import BundleDataset, BundleInfo, read_bundle, write_bundle
+from medgen3d.artifacts.bundle_weights import named_weights
+from medgen3d.artifacts.intensity import Intensity
+from medgen3d.artifacts.prepared_set import CaseEntry, DatasetInfo, PreparedSet, write_info
 from medgen3d.core.errors import ArtifactError, DataError
 from medgen3d.core.hashing import sha256_of
 from medgen3d_stages.catalogue import STAGE_NAMES, config_type, make_stage

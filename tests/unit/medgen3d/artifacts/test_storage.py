@@ -36,23 +36,23 @@ def test_a_write_that_fails_leaves_the_older_file_and_nothing_unfinished(tmp_pat
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
 
-def test_what_is_unfinished_is_swept_away_and_who_still_writes_it_begins_again(tmp_path, monkeypatch):
+def test_what_is_unfinished_is_removed_and_who_still_writes_it_begins_again(tmp_path, monkeypatch):
     folder = Folder.of(tmp_path)
     folder.write("dicom/case/1.dcm", b"whole")
     (tmp_path / "dicom" / "case" / ".1.dcm.5.unfinished").write_bytes(b"half")
-    folder.sweep("dicom")
+    folder.remove_unfinished("dicom")
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["1.dcm"]
 
-    sync, swept = os.fsync, []
+    sync, removals = os.fsync, []
 
-    def sync_and_sweep_twice(file):  # while it is being written
+    def sync_and_remove_twice(file):  # while it is being written
         sync(file)
-        if len(swept) < 2:
-            swept.append(folder.sweep("dicom"))
+        if len(removals) < 2:
+            removals.append(folder.remove_unfinished("dicom"))
 
-    monkeypatch.setattr("os.fsync", sync_and_sweep_twice)
+    monkeypatch.setattr("os.fsync", sync_and_remove_twice)
     folder.write("dicom/case/2.dcm", b"new")
-    assert len(swept) == 2
+    assert len(removals) == 2
     assert folder.read("dicom/case/2.dcm") == b"new"
     assert {path.name for path in tmp_path.rglob("*") if path.is_file()} == {"1.dcm", "2.dcm"}
 
@@ -65,7 +65,7 @@ def test_what_a_killed_run_left_unfinished_is_not_listed_and_goes_once_it_is_old
     folder = Folder.of(tmp_path)
 
     assert folder.names() == []
-    folder.tidy()
+    folder.make()
     assert [path.name for path in tmp_path.iterdir()] == [".a.1.unfinished"]
 
 

@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from medgen3d.artifacts.intensity import Intensity
 from medgen3d.artifacts.prepared_set import (
     CASES_PER_PART,
     CaseEntry,
     DatasetInfo,
-    Intensity,
     PreparedCase,
     PreparedSet,
     write_info,

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from medgen3d.artifacts.prepared_set import PreparedSet
-from medgen3d.artifacts.training_limits import fingerprints_of, limits_of, prepared_at
+from medgen3d.artifacts.training_limits import fingerprints_of, limits_of, training_data
 from medgen3d.core.errors import DataError
 from medgen3d.measures.fingerprints import nearest, threshold
 
@@ -43,6 +43,14 @@ def test_a_set_without_training_cases_has_no_limits(make_prepared, tmp_path):
 
 
 def test_the_training_data_are_found_where_they_were_if_they_are_the_same(prepared, tmp_path):
-    assert prepared_at(prepared.root, prepared.digest) is not None
-    assert prepared_at(prepared.root, "0" * 64) is None
-    assert prepared_at(tmp_path, prepared.digest) is None
+    known = str(prepared.root)
+    assert training_data("it", prepared.digest, None, known).root == prepared.root
+    assert training_data("it", "0" * 64, None, known) is None
+    assert training_data("it", prepared.digest, None, str(tmp_path)) is None
+    assert training_data("it", prepared.digest, None, None) is None
+
+
+def test_other_data_than_those_that_a_user_names_are_not_taken(prepared, tmp_path):
+    assert training_data("it", prepared.digest, prepared.root, str(tmp_path)).root == prepared.root
+    with pytest.raises(DataError, match=r"is not the prepared set that it was trained on.*Name that one, or none"):
+        training_data("it", prepared.digest, tmp_path, str(prepared.root))

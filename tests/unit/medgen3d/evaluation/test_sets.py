@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from medgen3d.artifacts import nifti
-from medgen3d.artifacts.prepared_set import IntensityRule, PreparedSet
+from medgen3d.artifacts.intensity import IntensityRule
+from medgen3d.artifacts.prepared_set import PreparedSet
 from medgen3d.core.errors import ArtifactError, DataError
 from medgen3d.core.volume import Volume, affine_from_spacing
 from medgen3d.evaluation.plausibility import measure_mask

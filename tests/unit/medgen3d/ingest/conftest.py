@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from medgen3d.artifacts.prepared_set import DatasetInfo, Intensity
+from medgen3d.artifacts.intensity import Intensity
+from medgen3d.artifacts.prepared_set import DatasetInfo
 
 
 @pytest.fixture

@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from medgen3d.artifacts.prepared_set import CASES_PER_PART, CaseEntry, Intensity, write_info, write_part
+from medgen3d.artifacts.intensity import Intensity
+from medgen3d.artifacts.prepared_set import CASES_PER_PART, CaseEntry, write_info, write_part
 from medgen3d.core.errors import DataError
 from medgen3d.ingest import output_folder
 from medgen3d.ingest.plan import CasePlan, IngestPlan

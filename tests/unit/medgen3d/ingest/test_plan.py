@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from medgen3d.artifacts.prepared_set import Intensity
+from medgen3d.artifacts.intensity import Intensity
 from medgen3d.config.experiment import IngestConfig
 from medgen3d.ingest.plan import make_ingest_plan
 from medgen3d.ingest.problems import BadCasesError, CaseProblem

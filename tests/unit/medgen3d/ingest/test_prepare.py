@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medgen3d.artifacts.prepared_set import Intensity
+from medgen3d.artifacts.intensity import Intensity
 from medgen3d.core.errors import DataError
 from medgen3d.core.volume import Box, Volume
 from medgen3d.ingest.plan import CasePlan

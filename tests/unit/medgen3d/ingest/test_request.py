@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from medgen3d.artifacts.prepared_set import IntensityRule
+from medgen3d.artifacts.intensity import IntensityRule
 from medgen3d.config.experiment import IngestConfig
 from medgen3d.core.errors import ConfigError, DataError
 from medgen3d.ingest.request import IngestRequest, make_request

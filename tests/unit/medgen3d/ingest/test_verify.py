@@ -5,7 +5,7 @@ import hashlib
 import numpy as np
 import pytest
 
-from medgen3d.artifacts.prepared_set import IntensityRule
+from medgen3d.artifacts.intensity import IntensityRule
 from medgen3d.ingest.problems import CaseProblem
 from medgen3d.ingest.sources import Pair
 from medgen3d.ingest.verify import Rules, Verification, verify

@@ -19,14 +19,15 @@ def test_a_batch_survives_its_journey_as_a_row():
         for case in begin(PLANS)
     ]
     cases[2] = replace(cases[2], failure="no luck", note='with "quotes" and ü')
-    cases[3] = replace(cases[3].rejected("holes", "too many"), scores={"limits": 0.0}, before={"holes": 2})
+    cases[3] = replace(cases[3].rejected("holes", "too many"), scores={"limits": 0.0}, earlier_rejections={"holes": 2})
     arrived = from_row(to_row(InFlightBatch(key=7, wanted=[1, 2], cases=cases, error="stop")))
 
     assert len({plan.shape for plan in PLANS}) == 2
     assert (arrived.key, arrived.wanted, arrived.error) == (7, [1, 2], "stop")
     for found, sent in zip(arrived.cases, cases, strict=True):
         assert (found.plan, found.failure, found.note) == (sent.plan, sent.failure, sent.note)
-        assert (found.rejections, found.scores, found.before) == (sent.rejections, sent.scores, sent.before)
+        for field in ("rejections", "scores", "earlier_rejections"):
+            assert getattr(found, field) == getattr(sent, field)
         np.testing.assert_array_equal(found.mask, sent.mask)
         np.testing.assert_array_equal(found.image, sent.image)
 

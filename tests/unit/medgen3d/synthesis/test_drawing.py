@@ -54,14 +54,14 @@ def test_the_same_plans_give_the_same_bytes(trained, plans, dataset):
 
 
 def test_neighbours_go_as_far_as_they_matter_and_what_is_wanted_is_as_in_the_whole_batch(trained, plans, dataset):
-    work, sizes = InFlightBatch(key=0, wanted=[1, 3], cases=begin(plans)), []
+    batch, sizes = InFlightBatch(key=0, wanted=[1, 3], cases=begin(plans)), []
     for stage in CHAIN:
-        work = advance_batch(stage, trained[stage], work, dataset)
-        sizes.append(len(work.cases))
+        batch = advance_batch(stage, trained[stage], batch, dataset)
+        sizes.append(len(batch.cases))
     whole = drawn(trained, plans, dataset)
 
     assert sizes == [4, 2, 2]
-    for case, expected in zip(work.cases, (whole[1], whole[3]), strict=True):
+    for case, expected in zip(batch.cases, (whole[1], whole[3]), strict=True):
         np.testing.assert_array_equal(case.mask, expected.mask)
         np.testing.assert_array_equal(case.image, expected.image)
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from medgen3d.artifacts.bundle import BundleInfo, named_weights, read_bundle, write_bundle
+from medgen3d.artifacts.bundle import BundleInfo, read_bundle, write_bundle
+from medgen3d.artifacts.bundle_weights import named_weights
 from medgen3d.measures.fingerprints import describe_case
 from medgen3d.measures.limits import CaseLimits, LabelLimits, NearCopyLimits
 from medgen3d.synthesis.batch_codec import begin

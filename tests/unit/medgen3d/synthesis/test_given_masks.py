@@ -6,14 +6,8 @@ import pytest
 
 from medgen3d.artifacts import nifti
 from medgen3d.artifacts.bundle import BundleDataset, read_bundle
-from medgen3d.artifacts.prepared_set import (
-    CaseEntry,
-    DatasetInfo,
-    Intensity,
-    PreparedCase,
-    write_info,
-    write_part,
-)
+from medgen3d.artifacts.intensity import Intensity
+from medgen3d.artifacts.prepared_set import CaseEntry, DatasetInfo, PreparedCase, write_info, write_part
 from medgen3d.core.errors import DataError
 from medgen3d.core.volume import Box, Volume, affine_from_spacing
 from medgen3d.synthesis.given_masks import open_masks

@@ -4,15 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from medgen3d.artifacts.prepared_set import (
-    CaseEntry,
-    DatasetInfo,
-    Intensity,
-    PreparedCase,
-    PreparedSet,
-    write_info,
-    write_part,
-)
+from medgen3d.artifacts.intensity import Intensity
+from medgen3d.artifacts.prepared_set import CaseEntry, DatasetInfo, PreparedCase, PreparedSet, write_info, write_part
 from medgen3d.core.volume import Box, affine_from_spacing
 from medgen3d_stages.contract import DataSpec
 from medgen3d_stages.image_sequence_generator.config import ImageSequenceGeneratorConfig

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
+from medgen3d.artifacts.intensity import Intensity
 from medgen3d.artifacts.manifest import SyntheticSetInfo
 from medgen3d.artifacts.prepared_set import (
     CaseEntry,
     DatasetInfo,
-    Intensity,
     PreparedCase,
     PreparedSet,
     Split,
