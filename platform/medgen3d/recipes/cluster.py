@@ -56,7 +56,7 @@ def connect(address: str | None = None, *, verbose: bool = False) -> Iterator[No
 
 @contextmanager
 def _without_stderr() -> Iterator[None]:
-    """Nothing on the process's stderr, where Ray's core would say, past Python's logging, that it takes the log level."""
+    """Nothing on stderr, where Ray's core would say, past Python's logging, that it takes the log level."""
     kept, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nothing, 2)
     try:
