@@ -1,1 +1,1 @@
-"""What needs several verbs at once."""
+"""Jobs that need several verbs, and the one place that starts Ray."""

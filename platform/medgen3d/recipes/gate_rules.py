@@ -1,4 +1,4 @@
-"""What a pipeline's cases are held to: its own limits, a registered segmenter, and its training data where they are."""
+"""The rules of the gates: a pipeline's own limits, a registered segmenter, and its training data where they are."""
 
 from pathlib import Path
 
