@@ -14,7 +14,7 @@ PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check --constraint
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: $(INSTALLED)  ## Four pairs at once; then phantoms, training, synthesis and a report page, on this machine
+demo: $(INSTALLED)  ## Two pairs at once; then phantoms, training, synthesis and a report page, on this machine
 	@$(BIN)/medgen3d demo
 
 check: $(INSTALLED)  ## The fast loop, some minutes: linters, types, import rules, unit and architecture tests

@@ -1,6 +1,7 @@
 """Output for a person at a terminal or for a job's log: results on stdout; progress, problems, errors on stderr."""
 
 import logging
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 _LOG_EVERY_S = 10.0  # in a log file, where a bar cannot move
+_NOTE_EVERY_S = 60.0  # where only the note has changed
 _LOG_WIDTH = 160
 
 Show = Callable[..., None]
@@ -64,7 +66,9 @@ def progress() -> Iterator[Show]:
 
 
 def progress_log(tell: Callable[[str], None], clock: Callable[[], float]) -> Show:
-    """Progress as lines: for each thing one at its end, and before it one per ten seconds, if something has changed.
+    """Progress as lines: for each thing one at its end, and before it one per ten seconds in which it got on.
+
+    Where only the note changes, a line per minute says that it is alive.
 
     Args:
         tell: Takes a line.
@@ -77,8 +81,10 @@ def progress_log(tell: Callable[[str], None], clock: Callable[[], float]) -> Sho
         if what not in things or (things[what].is_finished and done < total):  # some work is done twice under one name
             things[what] = _Followed(begun_s=now_s, begun_at=done, told_s=now_s, told=(done, ""))
         thing = things[what]
-        is_due = now_s - thing.told_s >= _LOG_EVERY_S and (done, note) != thing.told
-        if thing.is_finished or (done < total and not is_due):
+        if thing.first is None and done > thing.begun_at:
+            thing.first = (done, now_s)
+        pause_s = _LOG_EVERY_S if done != thing.told[0] else _NOTE_EVERY_S if note != thing.told[1] else math.inf
+        if thing.is_finished or (done < total and now_s - thing.told_s < pause_s):
             return
         tell(f"{what}: {done} of {total}{thing.pace(done, total, now_s)}{', ' + note if note else ''}")
         thing.told_s, thing.told, thing.is_finished = now_s, (done, note), done >= total
@@ -94,15 +100,16 @@ class _Followed:
     begun_at: int
     told_s: float
     told: tuple[int, str]
+    first: tuple[int, float] | None = None  # how far it was when it had first got on, and when
     is_finished: bool = False
 
     def pace(self, done: int, total: int, now_s: float) -> str:
-        """Rate and time left; at the end the whole time, unless it was short."""
-        spent_s, steps = now_s - self.begun_s, done - self.begun_at
+        """Rate and time left, without the time until it first got on; at the end the whole time, unless it was short."""
         if done >= total:
-            return f" in {duration(spent_s)}" if spent_s >= 1 else ""
-        if steps <= 0 or spent_s <= 0:
+            return f" in {duration(now_s - self.begun_s)}" if now_s - self.begun_s >= 1 else ""
+        if self.first is None or done <= self.first[0] or now_s <= self.first[1]:
             return ""
+        steps, spent_s = done - self.first[0], now_s - self.first[1]
         rate = f"{steps / spent_s:.3g}/s" if steps >= spent_s else f"{spent_s / steps:.3g} s each"
         return f" ({rate}, {duration((total - done) * spent_s / steps)} left)"
 

@@ -129,6 +129,8 @@ def _prepare_local_environment() -> None:
     # spares Ray from writing one into the home folder, where every user could read it.
     os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # Half a minute, Ray's own choice, is too short on a busy machine.
+    os.environ.setdefault("RAY_raylet_start_wait_time_s", "90")
     # Serve kills an HTTP proxy that is slow to start, and the start of the service with it; busy machines are slow.
     os.environ.setdefault("RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S", "60")
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")  # each report to Ray Train waits for one interval

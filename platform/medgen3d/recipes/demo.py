@@ -132,13 +132,13 @@ def _builtin(demo: Demo, show: Show) -> str:
 
     # Alone, each pair needs the least time; most of it goes into refining.
     settings = demo.config.synthesis.model_copy(update={"batch": None, "num_actors": StageActors(refiner=2)})
-    _draw(resolve_builtin(SHOWN, demo.builtin), demo.shown, settings, demo.config.seed, show)
+    _draw(resolve_builtin(SHOWN, demo.builtin), NUM_SHOWN, demo.shown, settings, demo.config.seed, show)
     pairs, cases = SyntheticSet(demo.shown), []
     for case_id in pairs.case_ids:
         image, mask = pairs.read(case_id)
         cases.append((case_id, image.voxels.astype(np.float32), mask.voxels.astype(np.int64)))
     demo.picture.write_bytes(montage(cases, pairs.info.labels, pairs.info.spacing_mm, num_columns=2))
-    return f"{NUM_PAIRS} pairs in {demo.shown}, as a picture in {demo.picture}"
+    return f"{NUM_SHOWN} pairs in {demo.shown}, as a picture in {demo.picture}"
 
 
 def _phantoms(demo: Demo, show: Show) -> str:
@@ -192,18 +192,18 @@ def _synthesize(demo: Demo, show: Show) -> str:
     from medgen3d.registry.tracking import Tracking
 
     pipeline = resolve_pipeline(Tracking.of(demo.config.storage), demo.name)
-    _draw(pipeline, demo.pairs, demo.config.synthesis, demo.config.seed, show)
+    _draw(pipeline, NUM_PAIRS, demo.pairs, demo.config.synthesis, demo.config.seed, show)
     return f"{NUM_PAIRS} image and mask pairs"
 
 
-def _draw(pipeline: Pipeline, out: Path, settings: SynthesisConfig, seed: int, show: Show) -> None:
+def _draw(pipeline: Pipeline, num_pairs: int, out: Path, settings: SynthesisConfig, seed: int, show: Show) -> None:
     from medgen3d.synthesis.on_ray import synthesize
 
     def show_stages(counts: Mapping[str, int], total: int, notes: Mapping[str, str]) -> None:
         for stage, done in counts.items():
             show(stage, done, total, notes.get(stage, ""))
 
-    summary = synthesize(pipeline, NUM_PAIRS, seed, out, settings, progress=show_stages)
+    summary = synthesize(pipeline, num_pairs, seed, out, settings, progress=show_stages)
     if summary.failures:
         raise DataError(f"{len(summary.failures)} pairs could not be drawn: {next(iter(summary.failures.values()))}")
 

@@ -1,4 +1,4 @@
-"""The HTTP service on Ray Serve: on this machine for as long as somebody wants it, or on a cluster."""
+"""The HTTP service on this machine, on a Ray of its own, for as long as somebody wants it."""
 
 import socket
 from collections.abc import Iterator

@@ -34,26 +34,30 @@ def test_no_line_comes_while_nothing_changes():
     assert log.after(30, "draw", 1, 4) == []
 
 
-def test_a_changed_note_is_a_change():
+def test_a_note_that_changes_alone_is_told_every_minute():
     log = Log()
     log.after(0, "job", 0, 1, "3 jobs before it")
-    assert log.after(20, "job", 0, 1, "3 jobs before it") == ["job: 0 of 1, 3 jobs before it"]
-    assert log.after(20, "job", 0, 1, "3 jobs before it") == []
+    assert log.after(59, "job", 0, 1, "3 jobs before it") == []
+    assert log.after(1, "job", 0, 1, "3 jobs before it") == ["job: 0 of 1, 3 jobs before it"]
+    assert log.after(90, "job", 0, 1, "3 jobs before it") == []
     assert log.after(1, "job", 0, 1, "running") == ["job: 0 of 1, running"]
 
 
 def test_a_line_says_rate_and_time_left():
     log = Log()
     log.after(0, "train", 0, 300)
-    assert log.after(20, "train", 50, 300, "loss 0.2") == ["train: 50 of 300 (2.5/s, 1 min 40 s left), loss 0.2"]
+    log.after(5, "train", 10, 300)
+    assert log.after(20, "train", 60, 300, "loss 0.2") == ["train: 60 of 300 (2.5/s, 1 min 36 s left), loss 0.2"]
     log.after(0, "draw", 0, 4)
-    assert log.after(30, "draw", 1, 4) == ["draw: 1 of 4 (30 s each, 1 min 30 s left)"]
+    assert log.after(50, "draw", 1, 4) == ["draw: 1 of 4"]
+    assert log.after(30, "draw", 2, 4) == ["draw: 2 of 4 (30 s each, 1 min 0 s left)"]
 
 
-def test_the_rate_counts_only_what_was_done_since_it_was_first_shown():
+def test_the_rate_counts_neither_what_was_done_before_nor_the_time_until_the_work_begins():
     log = Log()
     log.after(0, "train", 200, 300)
-    assert log.after(10, "train", 250, 300) == ["train: 250 of 300 (5/s, 10 s left)"]
+    log.after(60, "train", 210, 300)
+    assert log.after(10, "train", 260, 300) == ["train: 260 of 300 (5/s, 8 s left)"]
 
 
 def test_the_end_is_told_at_once_and_once():
