@@ -1,6 +1,6 @@
 """Parts of the main job without Ray and MLflow, each as a command of its own: for a GPU machine that has neither.
 
-Loop, networks, files and figures are the product's own; only what spreads them over machines is left out.
+Loop, networks, files and metrics are the product's own; only what spreads them over machines is left out.
 
     python benchmarks/one_gpu.py train --data prepared --stage refiner --out generator --set training.refiner.steps=8000
     python benchmarks/one_gpu.py draw --bundles generator --count 40 --out pairs
@@ -180,7 +180,7 @@ def evaluate_pairs(options: argparse.Namespace, _config: ExperimentConfig) -> No
         sets = dataclasses.replace(sets, train=None)
     report = evaluate(sets, instruments, default_goals(), options.out, spread)
     for verdict in report.verdicts:
-        print(f"{options.out.name} {verdict.figure} {verdict.value} floor {verdict.floor} passed {verdict.passed}")
+        print(f"{options.out.name} {verdict.metric} {verdict.value} floor {verdict.floor} passed {verdict.passed}")
 
 
 _at_work: list[Callable[[Any], Any]] = []

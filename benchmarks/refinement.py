@@ -77,9 +77,9 @@ def main() -> None:
         chosen = _with(refiner, changes)
         since = time.perf_counter()
         refined = refine(chosen, incoming, masks, range(len(masks)))
-        figures = _row(name, refined, masks, measures, judge, (time.perf_counter() - since) / len(masks))
+        distances = _row(name, refined, masks, measures, judge, (time.perf_counter() - since) / len(masks))
         if not changes or "sampling_steps" in changes:
-            steps[int(changes.get("sampling_steps", 10))] = figures  # type: ignore[call-overload]
+            steps[int(changes.get("sampling_steps", 10))] = distances  # type: ignore[call-overload]
     options.out.mkdir(parents=True, exist_ok=True)
     _plot(options.out / "steps.png", dict(sorted(steps.items())))
 

@@ -155,7 +155,7 @@ def killed(data, store) -> tuple[ExperimentConfig, StageResult]:
     config = experiment(settings("mask_generator", store, "cluster.num_workers=2"))
     killed = []
 
-    def kill_one(stage: str, step: int, steps: int, figures: dict[str, float]) -> None:
+    def kill_one(stage: str, step: int, steps: int, metrics: dict[str, float]) -> None:
         if step > 2 * CHECKPOINT_EVERY and not killed:
             assert step < steps
             killed.append(train_workers()[-1])

@@ -1,15 +1,15 @@
-"""The report: what `report.json` holds."""
+"""The report: the content of `report.json`, with one verdict for every goal."""
 
-from typing import Self
+from typing import Annotated, Self
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, model_validator
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
 from medgen3d.artifacts.manifest import SyntheticSetInfo
 from medgen3d.artifacts.report_parts import Metric, ReportSection
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, populate_by_name=True)
 
 
 class SetDescription(_Part):
@@ -52,15 +52,15 @@ class EvaluatedPipeline(_Part):
 
 
 class Verdict(_Part):
-    """How one figure stands to its goal.
+    """How one metric stands to its goal.
 
-    figure: Its name, or the pattern that no figure has.
+    metric: Its name, or the pattern that fits none. `figure` in the file.
     goal: A sentence.
     ratio: The value in multiples of the floor.
-    passed: None where the figure, or the floor that the goal is about, was not measured.
+    passed: None where the metric, or the floor that the goal is about, was not measured.
     """
 
-    figure: str
+    metric: Annotated[str, Field(alias="figure")]
     goal: str
     value: float | None
     floor: float | None
@@ -104,8 +104,8 @@ class Report(_Part):
         return bool(self.verdicts) and all(verdict.passed for verdict in self.verdicts)
 
     @property
-    def figures(self) -> list[Metric]:
-        return [figure for section in self.sections for figure in section.figures]
+    def metrics(self) -> list[Metric]:
+        return [metric for section in self.sections for metric in section.metrics]
 
     @property
     def pictures(self) -> list[str]:

@@ -428,10 +428,10 @@ def _show_usefulness(results: Any) -> None:
     for table in section.tables:
         console.show_table(table.title, table.columns, [[_cell(value) for value in row] for row in table.rows])
     rows = [
-        (figure.name, _cell(figure.value), " to ".join(map(_cell, figure.interval or (None,))))
-        for figure in section.figures
+        (metric.name, _cell(metric.value), " to ".join(map(_cell, metric.interval or (None,))))
+        for metric in section.metrics
     ]
-    console.show_table("Usefulness", ("figure", "value", "95 % over seeds"), rows)
+    console.show_table("Usefulness", ("metric", "value", "95 % over seeds"), rows)
 
 
 def _cell(value: object) -> str:
@@ -461,7 +461,7 @@ def evaluate(
     ] = None,
     weights: Annotated[Path | None, typer.Option(help="File with the weights of --extractor.")] = None,
     gate: Annotated[
-        Path | None, typer.Option(help="YAML file of gates instead of the default goals; exit code 1 if one is missed.")
+        Path | None, typer.Option(help="YAML file of goals instead of the default ones; exit code 1 if one is missed.")
     ] = None,
     config: ConfigFile = None,
     preset: Presets = None,
@@ -486,7 +486,7 @@ def evaluate(
         usefulness=usefulness,
         extractor=extractor,
         weights=weights,
-        gate=gate,
+        goals=gate,
     )
     if dry_run:
         console.show_table("Would evaluate (--dry-run)", ("section", "of what"), list(sections_of(planned).items()))
@@ -498,8 +498,8 @@ def evaluate(
     _show_verdicts(report)
     console.say(f"Report: {out / 'report.html'}")
     if gate and not report.passed:
-        missed = [verdict.figure for verdict in report.verdicts if not verdict.passed]
-        console.notice(f"{len(missed)} of {len(report.verdicts)} gates are not passed: {', '.join(missed)}")
+        missed = [verdict.metric for verdict in report.verdicts if not verdict.passed]
+        console.notice(f"{len(missed)} of {len(report.verdicts)} goals are not met: {', '.join(missed)}")
         raise typer.Exit(1)
 
 
@@ -507,10 +507,10 @@ def _show_verdicts(report: Any) -> None:
     from medgen3d.artifacts.report_page import number, outcome
 
     rows = [
-        (each.figure, each.goal, number(each.value), number(each.floor), number(each.ratio), outcome(each))
+        (each.metric, each.goal, number(each.value), number(each.floor), number(each.ratio), outcome(each))
         for each in report.verdicts
     ]
-    console.show_table("Verdicts", ("figure", "goal", "value", "floor", "x floor", "verdict"), rows)
+    console.show_table("Verdicts", ("metric", "goal", "value", "floor", "x floor", "verdict"), rows)
 
 
 @app.command(epilog="Example: medgen3d demo --out medgen3d-demo")

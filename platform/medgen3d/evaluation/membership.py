@@ -61,7 +61,7 @@ def membership_auc(train: Sequence[float], held_out: Sequence[float], rng: np.ra
     return MembershipAuc(_auc(np.asarray(train), np.asarray(held_out)), low, high)
 
 
-def membership_figure(
+def membership_metric(
     stage: str, train: Sequence[float], held_out: Sequence[float], rng: np.random.Generator
 ) -> Metric:
     """`novelty.membership.<stage>`, for the section of novelty; see `membership_auc`."""

@@ -44,7 +44,7 @@ def novelty(
         held_out: The same for real cases that no stage was trained on; at least one.
         synthetic_set: For names and pictures.
         train_set: The same.
-        membership: One `membership_figure` per stage.
+        membership: One `membership_metric` per stage.
     """
     ours, theirs = _similarities(synthetic), _similarities(held_out)
     return SectionResult(
@@ -52,7 +52,7 @@ def novelty(
             name="novelty",
             title="Novelty",
             about=_ABOUT,
-            figures=[*_share_figures(ours, theirs), *membership],
+            metrics=[*_share_metrics(ours, theirs), *membership],
             tables=[_distances_table(ours, theirs), _matches_table(synthetic, synthetic_set, train_set)],
             pictures=_pictures(),
         ),
@@ -80,7 +80,7 @@ def _similarities(cases: Sequence[Nearest]) -> dict[str, Similarities]:
     return found
 
 
-def _share_figures(synthetic: dict[str, Similarities], held_out: dict[str, Similarities]) -> list[Metric]:
+def _share_metrics(synthetic: dict[str, Similarities], held_out: dict[str, Similarities]) -> list[Metric]:
     measures = [measure for measure in _MEASURES if measure in synthetic and measure in held_out]
     flags = {measure: near_copies(synthetic[measure], held_out[measure]) for measure in measures}
     floors = {measure: _among_themselves(held_out[measure]) for measure in measures}

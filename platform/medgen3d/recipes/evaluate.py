@@ -31,7 +31,7 @@ class Evaluation:
     """
 
     sets: Sets
-    gates: list[Goal]
+    goals: list[Goal]
     out: Path
     segmenter: str
     extractor: Extractor | None
@@ -51,7 +51,7 @@ def plan_evaluation(
     usefulness: Path | None = None,
     extractor: str | None = None,
     weights: Path | None = None,
-    gate: Path | None = None,
+    goals: Path | None = None,
 ) -> Evaluation:
     """Open what is compared; nothing is written and Ray is not needed.
 
@@ -66,14 +66,13 @@ def plan_evaluation(
         usefulness: Folder of a usefulness study of the pipeline.
         extractor: Kind of a pretrained network, to be given with `weights`.
         weights: Its file.
-        gate: YAML file of gates; by default the goals that every report is held to.
+        goals: YAML file of goals; by default those that every report is held to.
 
     Raises:
         ConfigError: Choices do not go together.
         DataError: A set or file cannot be used.
         RegistryError: There is no such pipeline.
     """
-    gates = read_goals(gate) if gate else default_goals()
     sets = open_sets(real, synthetic, train)
     if segmenter == AUTO and not (sets.train and sets.train.prepared):
         raise ConfigError(
@@ -84,7 +83,7 @@ def plan_evaluation(
         raise ConfigError("--extractor and --weights go together: the kind of the network and its file")
     return Evaluation(
         sets=sets,
-        gates=gates,
+        goals=read_goals(goals) if goals else default_goals(),
         out=out,
         segmenter=segmenter,
         extractor=pretrained_extractor(extractor, weights) if extractor and weights else None,
@@ -117,14 +116,14 @@ def run_evaluation(planned: Evaluation, config: ExperimentConfig, progress: Prog
         stages=stages,
         usefulness=planned.usefulness,
     )
-    return evaluate(planned.sets, instruments, planned.gates, planned.out, map_on_ray(progress))
+    return evaluate(planned.sets, instruments, planned.goals, planned.out, map_on_ray(progress))
 
 
 def _judge(planned: Evaluation, config: ExperimentConfig, progress: Progress) -> SegmenterJudge:
     train = planned.sets.train
     root = train.prepared.root if train and train.prepared else Path()  # only `auto` looks at it
     judge = judge_for(
-        root, config, planned.segmenter, lambda stage, step, steps, _figures: progress(f"train {stage}", step, steps)
+        root, config, planned.segmenter, lambda stage, step, steps, _metrics: progress(f"train {stage}", step, steps)
     )
     found, expected = judge.trained.stage.spec.num_labels, len(planned.sets.real.labels)
     if found != expected:

@@ -48,7 +48,7 @@ class StepReporter:
 
     settings: How often each is due.
     batch_size: Examples per step over all workers.
-    log: (step, figures): the mean of each loss since the last time, examples per second, the learning rate.
+    log: (step, metrics): the mean of each loss since the last time, examples per second, the learning rate.
     preview: Draws and logs a picture.
     checkpoint: Saves the state; called by every worker at the same steps.
     asked_to_stop: Whether training is to end now; called by every worker at the same steps, all get the same answer.
@@ -82,8 +82,8 @@ class StepReporter:
 
     def _log(self, state: TrainingState) -> None:
         elapsed = max(time.monotonic() - self._since, 1e-9)
-        figures = {name: total / self._count for name, total in self._sums.items()}
-        figures["examples_per_second"] = self._count * self.batch_size / elapsed
-        figures["learning_rate"] = float(next(iter(state.schedules.values())).get_last_lr()[0])
-        self.log(state.step, figures)
+        metrics = {name: total / self._count for name, total in self._sums.items()}
+        metrics["examples_per_second"] = self._count * self.batch_size / elapsed
+        metrics["learning_rate"] = float(next(iter(state.schedules.values())).get_last_lr()[0])
+        self.log(state.step, metrics)
         self._sums, self._count, self._since = {}, 0, time.monotonic()

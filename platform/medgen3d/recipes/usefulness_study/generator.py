@@ -109,7 +109,7 @@ def _trained_pipeline(size: PlannedSize, prepared: PreparedSet, config: Experime
         plan_runs(CHAIN, prepared.root, own, _RUN),
         prepared.root,
         own,
-        lambda stage, step, steps, _figures: show(f"{size.num_cases} cases, train {stage}", step, steps),
+        lambda stage, step, steps, _metrics: show(f"{size.num_cases} cases, train {stage}", step, steps),
         resume=own.storage.training_dir.exists(),
     )
     if results[-1].version is None:

@@ -24,7 +24,7 @@ from medgen3d.training.task import TrainingOutcome, TrainingTask, bundle_folder,
 
 log = logging.getLogger(__name__)
 Progress = Callable[[str, int, int, Losses], None]
-"""(stage, step, steps, latest figures)."""
+"""(stage, step, steps, latest metrics)."""
 
 
 class TrainingFailedError(Medgen3dError):
@@ -106,8 +106,8 @@ def _fit(trainer: TorchTrainer, board: Any, run: TrainingRun, steps: int, progre
     while not ended.is_set():
         try:
             ended.wait(timeout=1.0)  # not Thread.join: Ctrl-C in it makes Python 3.11 believe that the thread has ended
-            step, figures = ray.get(board.read.remote())
-            progress(run.stage, step, steps, figures)
+            step, metrics = ray.get(board.read.remote())
+            progress(run.stage, step, steps, metrics)
         except KeyboardInterrupt:
             if asked:
                 raise

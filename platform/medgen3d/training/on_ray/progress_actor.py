@@ -6,16 +6,16 @@ class ProgressActor:
 
     def __init__(self) -> None:
         self.step = 0
-        self.figures: dict[str, float] = {}
+        self.metrics: dict[str, float] = {}
         self.stop = False
 
-    def post(self, step: int, figures: dict[str, float]) -> bool:
+    def post(self, step: int, metrics: dict[str, float]) -> bool:
         """Tell; the answer is whether to stop."""
-        self.step, self.figures = step, figures
+        self.step, self.metrics = step, metrics
         return self.stop
 
     def read(self) -> tuple[int, dict[str, float]]:
-        return self.step, self.figures
+        return self.step, self.metrics
 
     def ask_to_stop(self) -> None:
         self.stop = True

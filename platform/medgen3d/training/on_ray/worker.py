@@ -34,11 +34,11 @@ def run_worker(job: TrainingTask, board: Any) -> None:
     first = rank == 0
     stop, picture = False, b""
 
-    def log_figures(step: int, figures: Losses) -> None:
+    def log_metrics(step: int, metrics: Losses) -> None:
         nonlocal stop
         if first:
-            job.run_log.metrics(step, {f"train/{name}": value for name, value in figures.items()})
-            stop = ray.get(board.post.remote(step, figures))
+            job.run_log.metrics(step, {f"train/{name}": value for name, value in metrics.items()})
+            stop = ray.get(board.post.remote(step, metrics))
 
     def asked_to_stop() -> bool:
         if world_size == 1:
@@ -56,7 +56,7 @@ def run_worker(job: TrainingTask, board: Any) -> None:
     journal = StepReporter(
         settings,
         settings.batch_size * world_size,
-        log_figures,
+        log_metrics,
         preview,
         lambda s: _report(s, first, picture),
         asked_to_stop,

@@ -23,14 +23,14 @@ def png():
 def make_report(
     name="knee", title="Fidelity", goal="FID: at most 2.5", label="bone", note="Two needed.", fact="7", phantom=False
 ):
-    figures = [
+    metrics = [
         Metric(name="fidelity.fid", title=f"FID {label}", value=0.03, floor=0.01, interval=(0.025, 0.0375), num=40),
         Metric(name="fidelity.ms_ssim", title="MS-SSIM", value=None, num=1, unit="mm", note=note),
     ]
     table = Table(title="Per label", columns=["Label", "Volume"], rows=[[label, 1234.4], ["rest", None]], note=note)
     picture = Picture(file="plot.png", caption=f"Plot of {label}", alt=f"Lines of {label}")
     sections = [
-        ReportSection(name="fidelity", title=title, about=note, figures=figures, tables=[table], pictures=[picture]),
+        ReportSection(name="fidelity", title=title, about=note, metrics=metrics, tables=[table], pictures=[picture]),
         ReportSection(name="usefulness", title="Usefulness", about="", not_run=f"Give `--{label}`."),
     ]
     outcomes = {"fidelity.fid": True, "agreement.dice_gap": False, "novelty.*": None}
@@ -43,8 +43,8 @@ def make_report(
         train=SetDescription(name="training set", num_cases=140, phantom=False, facts={}),
         pipeline=EvaluatedPipeline(name="knee", version=4, weights_sha256={}, config_hash="c", dataset_digest="d"),
         verdicts=[
-            Verdict(figure=figure, goal=goal, value=0.03, floor=0.01, ratio=3.0, passed=passed)
-            for figure, passed in outcomes.items()
+            Verdict(metric=metric, goal=goal, value=0.03, floor=0.01, ratio=3.0, passed=passed)
+            for metric, passed in outcomes.items()
         ],
         sections=sections,
     )
@@ -106,7 +106,7 @@ def test_a_verdict_is_told_in_words_and_not_by_colour_alone(page):
     assert "Not measured 1 of 3" in page.text
 
 
-def test_a_figure_stands_with_interval_floor_ratio_and_number_of_cases(page):
+def test_a_metric_stands_with_interval_floor_ratio_and_number_of_cases(page):
     assert "FID bone 0.03 0.025 to 0.0375 0.01 3 40 cases per side" in page.text
     assert "MS-SSIM [mm] Two needed. – – – – 1 cases per side" in page.text
 
@@ -133,7 +133,7 @@ def test_links_and_labels_lead_to_places_that_exist_and_no_id_occurs_twice(page)
 
 def test_whatever_is_wide_scrolls_by_itself_and_by_keyboard(page):
     wide = [attributes for _, attributes in page.tags if attributes.get("class") == "wide"]
-    assert len(wide) == 4  # verdicts, figures, table, picture
+    assert len(wide) == 4  # verdicts, metrics, table, picture
     assert all(attributes["tabindex"] == "0" and attributes["aria-label"] for attributes in wide)
     assert any(attributes.get("name") == "viewport" for _, attributes in page.tags)
 

@@ -20,7 +20,7 @@ class Witness:
         self.journal = StepReporter(
             StageTraining(**settings),
             4,
-            lambda step, figures: self.logged.update({step: figures}),
+            lambda step, metrics: self.logged.update({step: metrics}),
             lambda state: self.pictures.append(state.step),
             lambda state: self.saved.append(state.step),
             asked_to_stop,
@@ -39,7 +39,7 @@ class Witness:
 def test_losses_are_logged_as_the_mean_since_the_last_time():
     witness = Witness(steps=5, log_every=2, checkpoint_every=9, preview_every=9)
     assert witness.run([1.0, 3.0, 10.0, 20.0, 7.0]) == 5
-    assert {step: figures["denoiser/total"] for step, figures in witness.logged.items()} == {2: 2.0, 4: 15.0, 5: 7.0}
+    assert {step: metrics["denoiser/total"] for step, metrics in witness.logged.items()} == {2: 2.0, 4: 15.0, 5: 7.0}
     assert witness.logged[2]["learning_rate"] == 0.5
 
 
