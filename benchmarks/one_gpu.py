@@ -40,8 +40,9 @@ from medgen3d.synthesis.run_options import RunOptions
 from medgen3d.synthesis.set_writer import write_batch
 from medgen3d.training.batches import ExampleSet, StepSampler, batches
 from medgen3d.training.loop import Losses, train
+from medgen3d.training.previews import preview_png
+from medgen3d.training.stage_factory import stage_for
 from medgen3d.training.state import TrainingState
-from medgen3d.training.step_reports import preview_png, stage_for
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 

@@ -1,4 +1,4 @@
-"""What each part of the pipeline and each option of the mask generator is worth: the ablation of docs/quality.md.
+"""The worth of each part of the pipeline and each option of the mask generator: the ablation of docs/quality.md.
 
 The options of the refiner have a script of their own, `refinement.py`, which draws the incoming images once.
 

@@ -17,7 +17,8 @@ from medgen3d.core.errors import ConfigError
 class Goal(BaseModel):
     """One goal; exactly one of the three limits is given.
 
-    metric: Name of a metric, or a pattern such as "fidelity.fid.*": every metric that fits is judged. `figure` in files.
+    metric: Name of a metric, or a pattern such as "fidelity.fid.*": every metric that fits is judged. In files it is
+        called `figure`.
     title: What the goal is about, for people; by default the metric's title.
     at_most, at_least: Limit of the value itself.
     at_most_floors: Limit of the value in multiples of its real-to-real floor.

@@ -22,7 +22,7 @@ class SetDescription(_Part):
 
 
 class EvaluatedPipeline(_Part):
-    """What drew the synthetic cases, as their manifest says.
+    """The pipeline that drew the synthetic cases, as their manifest says.
 
     weights_sha256: Of each stage's weights, by stage.
     config_hash: Of the stages' configurations.
@@ -52,7 +52,7 @@ class EvaluatedPipeline(_Part):
 
 
 class Verdict(_Part):
-    """How one metric stands to its goal.
+    """The verdict on one metric and one goal.
 
     metric: Its name, or the pattern that fits none. `figure` in the file.
     goal: A sentence.
@@ -72,8 +72,8 @@ class Report(_Part):
     """`report.json`.
 
     spacing_mm: Voxel size along (D, H, W).
-    real: What the synthetic cases were compared with; the generators have not seen it.
-    train: What the generators have seen, as far as it was given.
+    real: The cases that the synthetic ones were compared with; the generators have not seen them.
+    train: The cases that the generators have seen, as far as they were given.
     """
 
     schema_version: int = 2
@@ -100,7 +100,7 @@ class Report(_Part):
 
     @property
     def passed(self) -> bool:
-        """Whether there are goals and every one of them was measured and met."""
+        """True where there are goals and every one of them was measured and met."""
         return bool(self.verdicts) and all(verdict.passed for verdict in self.verdicts)
 
     @property

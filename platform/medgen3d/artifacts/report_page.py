@@ -1,4 +1,4 @@
-"""`report.html`: the page of a report. The template beside this module holds the markup, this module hands it the data.
+"""`report.html`: the page of a report. A jinja2 template of that name holds the markup; this module hands it the data.
 
 The page embeds its pictures and loads nothing; a content security policy in its head forbids it to.
 """

@@ -61,7 +61,11 @@ class Table(_Part):
 
 
 class Picture(_Part):
-    """A picture of the report. file: Name of the PNG beside it; alt: What it shows, for those who cannot see it."""
+    """A picture of the report.
+
+    file: Name of the PNG in the report's folder.
+    alt: What it shows, for those who cannot see it.
+    """
 
     file: str = Field(pattern=r"^[a-z0-9_]+\.png$")
     caption: str

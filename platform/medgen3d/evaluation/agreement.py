@@ -1,4 +1,4 @@
-"""Whether the judge sees in an image what its mask says: Dice, surface Dice and Hausdorff distance per label.
+"""Agreement of image and mask as the judge sees it: Dice, surface Dice and Hausdorff distance per label.
 
 On synthetic pairs this is alignment, since the judge knows real pairs only; the ceiling is what it reaches on real
 cases that it was not trained on.

@@ -1,4 +1,4 @@
-"""Whether neighbouring slices belong together along every axis: masks that do not jump, images that do not flicker."""
+"""Consistency through the plane: along every axis masks should not jump and images not flicker from slice to slice."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -29,7 +29,7 @@ _ABOUT = (
 
 
 class ConsistencyMeasures(NamedTuple):
-    """What is kept of one pair, along the axes (D, H, W); NaN where there is nothing to compare.
+    """Measures of one pair along the axes (D, H, W); NaN where there is nothing to compare.
 
     slice_dice: [3], mean over neighbouring slices and the foreground labels that one of the two holds.
     step: [3], mean absolute difference of neighbouring slices over the image's standard deviation.

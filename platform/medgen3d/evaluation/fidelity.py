@@ -1,4 +1,4 @@
-"""Do synthetic images look like real ones? Distances of features and intensities, and how varied the images are."""
+"""Fidelity of images: distances of features and intensities between synthetic and real ones, and their diversity."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -27,7 +27,7 @@ _MEASURES: dict[str, tuple[str, Distance]] = {
 
 
 class CaseFidelity(NamedTuple):
-    """What is kept of one image.
+    """Measures of one image.
 
     features: Per extractor, {view: float32 [n, C]}.
     histogram: float64 [bins], shares of the voxels.
@@ -40,7 +40,7 @@ class CaseFidelity(NamedTuple):
 
 
 class ExtractorIdentity(NamedTuple):
-    """Which network described the images.
+    """The network that described the images.
 
     name: What the report calls it; a pretrained network is called by its kind.
     weights_sha256: Of its weights' file.
@@ -117,7 +117,7 @@ def feature_metrics(
 
 
 def diversity_metric(real: Sequence[Thumbnail], synthetic: Sequence[Thumbnail], rng: np.random.Generator) -> Metric:
-    """Mean MS-SSIM among synthetic cases, beside that among real ones."""
+    """Mean MS-SSIM among synthetic cases, next to that among real ones."""
     name, title = "fidelity.ms_ssim", "MS-SSIM of random pairs of images"
     among_real, among_synthetic = similarities(real, rng), similarities(synthetic, rng)
     if not len(among_synthetic):

@@ -1,6 +1,6 @@
-"""What novelty is judged by: the nearest training case of every case, and scores of the stages for known and new cases.
+"""The measurements behind novelty: the nearest training case of every case, and stages' scores of known and new cases.
 
-The work is spread over cases here; what it means is said in `novelty` and `membership`.
+Here the work is spread over cases; `novelty` and `membership` judge what was found.
 """
 
 from collections.abc import Mapping, Sequence
@@ -68,12 +68,10 @@ def _membership(
 
 
 def _score(trained: "TrainedStage", prepared: PreparedSet, case_id: str) -> float:
-    from medgen3d_stages.arrays import Example
+    from medgen3d.artifacts.examples import read_example  # loads torch
 
-    case = prepared.read(case_id)
-    box = (case.box.top, case.box.bottom, case.box.left, case.box.right)
     seed = stream_seed(0, "membership", trained.stage.name)
-    return membership_scores(trained, Example(image=case.image, mask=case.mask, box=box), seed)
+    return membership_scores(trained, read_example(prepared, case_id), seed)
 
 
 def _spread(case_ids: Sequence[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Metrics of how far the measures of synthetic cases lie from those of real ones."""
+"""Metrics that compare a measure of the synthetic cases with the same measure of the real ones."""
 
 from collections.abc import Callable, Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""Are synthetic cases new, or copies of training cases? Measured against real cases that are new for certain."""
+"""Novelty: the share of synthetic cases that are near copies of training cases, next to that of new real cases."""
 
 from collections.abc import Sequence
 
@@ -64,7 +64,7 @@ def novelty(
 
 
 def near_copies(cases: Similarities, held_out: Similarities) -> Flags:
-    """Which cases are more similar to their nearest training case than 99 % of held-out cases are to theirs."""
+    """Flags cases that are more similar to their nearest training case than 99 % of held-out cases are to theirs."""
     return cases > threshold(held_out)
 
 
@@ -95,7 +95,7 @@ def _share_metrics(synthetic: dict[str, Similarities], held_out: dict[str, Simil
 
 
 def _among_themselves(held_out: Similarities) -> Flags:
-    """Which held-out cases would count as near copies, each judged by all others; none where there is but one."""
+    """Flags the held-out cases that would count as near copies, each judged by all others; empty for a single case."""
     others = (np.delete(held_out, place) for place in range(len(held_out)))
     flags = [near_copies(held_out[place], rest) for place, rest in enumerate(others) if len(rest)]
     return np.array(flags, dtype=bool)

@@ -1,4 +1,4 @@
-"""Whether the masks could be those of real bodies: size, place, shape, parts and neighbours of every label."""
+"""Plausibility of masks: size, place, shape, parts and neighbours of every label, compared with real masks."""
 
 from collections.abc import Callable, Iterator, Sequence
 from itertools import combinations
@@ -166,7 +166,7 @@ def _touching(cases: MaskMeasures, first: int, second: int) -> NDArray[np.float6
 
 
 def _above(cases: MaskMeasures, first: int, second: int) -> NDArray[np.float64]:
-    """How far the second label's centre lies above the first's, in shares of D: [cases], NaN where one is absent."""
+    """Distance of the second label's centre above the first's, in shares of D: [cases], NaN where one is absent."""
     return cases.centroid[:, second, 0] - cases.centroid[:, first, 0]
 
 
@@ -189,7 +189,7 @@ def _worst(found: list[_Found]) -> Table:
 
 
 def _without_ratio(found: list[_Found]) -> list[Table]:
-    """What differs in synthetic cases but never between real ones; no table where nothing does."""
+    """A table of the measures that differ in synthetic cases but never between real ones; none where nothing does."""
     rows: list[list[Cell]] = [
         [each.subject, each.measure, each.metric.value]
         for each in found

@@ -1,4 +1,4 @@
-"""Usefulness: what synthetic pairs are worth for training a segmenter, from the trials of `medgen3d usefulness`.
+"""Usefulness: the worth of synthetic pairs for training a segmenter, from the trials of `medgen3d usefulness`.
 
 TSTR (train on synthetic, test on real) over TRTR (train on real, test on real), and real cases with synthetic pairs
 against the same real cases alone.
@@ -79,7 +79,7 @@ def _all_cases(results: UsefulnessResults) -> list[Metric]:
 def _gain(results: UsefulnessResults, num_cases: int) -> Metric:
     both, real = (results.of(arm, num_cases) for arm in ("real+synthetic", "real"))
     gains = [one - other for one, other in _paired(both, real)]
-    return _metric(f"gain.{num_cases}", f"Dice gained by synthetic pairs beside {num_cases} real cases", gains)
+    return _metric(f"gain.{num_cases}", f"Dice gained by synthetic pairs besides {num_cases} real cases", gains)
 
 
 def _metric(name: str, title: str, values: list[float], value: float | None = None) -> Metric:

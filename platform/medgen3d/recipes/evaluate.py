@@ -1,4 +1,4 @@
-"""An evaluation from beginning to end: what is compared is opened, the judge found or trained, the report written."""
+"""An evaluation from beginning to end: the sets are opened, the judge found or trained, the report written."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ NO_SEGMENTER = "none"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Evaluation:
-    """A planned evaluation: everything that a user can have got wrong has been looked at.
+    """A planned evaluation, in which everything that a user can have got wrong has been checked.
 
     segmenter: `auto`, `none` or NAME@version.
     """
@@ -93,7 +93,7 @@ def plan_evaluation(
 
 
 def sections_of(planned: Evaluation) -> dict[str, str]:
-    """{title of a section: what it will be made of, or why it will not}."""
+    """{title of a section: the cases that it will be made of, or the reason why it will not be made}."""
     sets = planned.sets
     reasons = missing(sets, Instruments(usefulness=planned.usefulness))
     if planned.segmenter != NO_SEGMENTER:

@@ -15,7 +15,7 @@ from medgen3d.registry.tracking import RunLog, Tracking, start_run
 
 
 def run_study(study: Study, show: Show) -> UsefulnessResults:
-    """Do what is missing of a study. Needs a running Ray; the configuration's `use_gpu` must be decided.
+    """Finish a study. Needs a running Ray; the configuration's `use_gpu` must be decided.
 
     Args:
         study: From `plan_study`.
