@@ -1,6 +1,6 @@
 """Parts of the main job without Ray and MLflow, each as a command of its own: for a GPU machine that has neither.
 
-Loop, networks, files and figures are the product's own; only what spreads them over machines is left out.
+Loop, networks, files and metrics are the product's own; only what spreads them over machines is left out.
 
     python benchmarks/one_gpu.py train --data prepared --stage refiner --out generator --set training.refiner.steps=8000
     python benchmarks/one_gpu.py draw --bundles generator --count 40 --out pairs
@@ -41,8 +41,9 @@ from medgen3d.synthesis.run_options import RunOptions
 from medgen3d.synthesis.set_writer import write_batch
 from medgen3d.training.batches import ExampleSet, StepSampler, batches
 from medgen3d.training.loop import Losses, train
+from medgen3d.training.previews import preview_png
+from medgen3d.training.stage_factory import stage_for
 from medgen3d.training.state import TrainingState
-from medgen3d.training.step_reports import preview_png, stage_for
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
@@ -179,7 +180,7 @@ def evaluate_pairs(options: argparse.Namespace, _config: ExperimentConfig) -> No
         sets = dataclasses.replace(sets, train=None)
     report = evaluate(sets, instruments, default_goals(), options.out, spread)
     for verdict in report.verdicts:
-        print(f"{options.out.name} {verdict.figure} {verdict.value} floor {verdict.floor} passed {verdict.passed}")
+        print(f"{options.out.name} {verdict.metric} {verdict.value} floor {verdict.floor} passed {verdict.passed}")
 
 
 _at_work: list[Callable[[Any], Any]] = []

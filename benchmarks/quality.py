@@ -1,4 +1,4 @@
-"""What each part of the pipeline and each option of the mask generator is worth: the ablation of docs/quality.md.
+"""The worth of each part of the pipeline and each option of the mask generator: the ablation of docs/quality.md.
 
 The options of the refiner have a script of their own, `refinement.py`, which draws the incoming images once.
 
@@ -80,10 +80,10 @@ def table(reports: dict[str, Report]) -> list[str]:
     names = [*COLUMNS, "volumes"]
     lines = ["| | " + " | ".join(names) + " |", "| --- |" + " ---: |" * len(names)]
     for row, report in reports.items():
-        found = {figure.name: figure for section in report.sections for figure in section.figures}
+        found = {metric.name: metric for metric in report.metrics}
         gap, *others = COLUMNS.values()
         cells = [_number(found[gap].value)] + [_number(found[name].ratio) for name in others]
-        ratios = [figure.ratio for name, figure in found.items() if name.startswith(VOLUMES) and figure.ratio]
+        ratios = [metric.ratio for name, metric in found.items() if name.startswith(VOLUMES) and metric.ratio]
         lines.append(f"| {row} | " + " | ".join([*cells, _number(max(ratios, default=None))]) + " |")
     return lines
 

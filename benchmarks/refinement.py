@@ -1,4 +1,4 @@
-"""What the options of the refiner are worth: one table and one plot, each row from the same masks and incoming images.
+"""The worth of the refiner's options: one table and one plot, each row from the same masks and incoming images.
 
 The images are drawn once for masks of the test split, then refined with each choice. Compared are slices with those of
 the real cases (FID of the judge's encoder per view), the judge's Dice against the mask, and the intensity distance.
@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from medgen3d.artifacts.bundle import read_bundle
+from medgen3d.artifacts.examples import read_example
 from medgen3d.artifacts.prepared_set import PreparedSet
 from medgen3d.evaluation.agreement import compare_masks
 from medgen3d.evaluation.extractors import JudgeExtractor
@@ -25,7 +26,6 @@ from medgen3d.evaluation.feature_distances import frechet_distance
 from medgen3d.evaluation.fidelity import CaseFidelity, measure_fidelity
 from medgen3d.evaluation.intensities import histogram_distance
 from medgen3d.evaluation.judge import SegmenterJudge, judge_of
-from medgen3d.training.batches import read_example
 from medgen3d_stages.arrays import Image, Mask
 from medgen3d_stages.catalogue import make_stage
 from medgen3d_stages.chain import TrainedStage, draw_images, refine
@@ -77,9 +77,9 @@ def main() -> None:
         chosen = _with(refiner, changes)
         since = time.perf_counter()
         refined = refine(chosen, incoming, masks, range(len(masks)))
-        figures = _row(name, refined, masks, measures, judge, (time.perf_counter() - since) / len(masks))
+        distances = _row(name, refined, masks, measures, judge, (time.perf_counter() - since) / len(masks))
         if not changes or "sampling_steps" in changes:
-            steps[int(changes.get("sampling_steps", 10))] = figures  # type: ignore[call-overload]
+            steps[int(changes.get("sampling_steps", 10))] = distances  # type: ignore[call-overload]
     options.out.mkdir(parents=True, exist_ok=True)
     _plot(options.out / "steps.png", dict(sorted(steps.items())))
 

@@ -243,7 +243,7 @@ def test_the_manifest_says_where_every_pair_comes_from(said, folder):
 def test_the_report_has_every_section_but_usefulness_and_asks_every_stage_which_cases_it_knows(said, folder):
     report = read_report(folder / "medgen3d-runs" / "report")
     assert [section.name for section in report.sections if section.not_run] == ["usefulness"]
-    asked = {figure.name for figure in report.figures if figure.name.startswith("novelty.membership.")}
+    asked = {metric.name for metric in report.metrics if metric.name.startswith("novelty.membership.")}
     assert asked == {f"novelty.membership.{stage}" for stage in CHAIN}
     assert (report.pipeline.name, report.pipeline.version) == ("brains", 1)
 

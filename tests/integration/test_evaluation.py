@@ -76,8 +76,8 @@ def evaluate(root: Path, out: Path, *words: object):
     return CliRunner().invoke(cli.app, [str(argument) for argument in arguments])
 
 
-def gates(folder: Path, *lines: str) -> Path:
-    path = folder / "gates.yaml"
+def goals(folder: Path, *lines: str) -> Path:
+    path = folder / "goals.yaml"
     path.write_text("\n".join(f"- {line}" for line in lines))
     return path
 
@@ -88,7 +88,7 @@ def judged(root):
     return evaluate(root, root / "out")
 
 
-def test_without_gates_the_verdicts_are_shown_and_the_exit_code_is_0_whatever_they_are(judged, root):
+def test_without_goals_of_ones_own_the_verdicts_are_shown_and_the_exit_code_is_0_whatever_they_are(judged, root):
     assert judged.exit_code == 0, judged.output
     assert "usefulness.tstr_ratio" in judged.stdout
     assert "not measured" in judged.stdout
@@ -100,14 +100,14 @@ def test_without_gates_the_verdicts_are_shown_and_the_exit_code_is_0_whatever_th
 def test_the_segmenter_is_trained_on_the_training_split_once_and_named_in_the_report(judged, root):
     (section,) = [section for section in read_report(root / "out").sections if section.name == "agreement"]
     assert "heads.segmenter version 1" in section.about
-    again = evaluate(root, root / "again", "--gate", gates(root, "{figure: agreement.dice_gap, at_most: 2}"))
+    again = evaluate(root, root / "again", "--gate", goals(root, "{figure: agreement.dice_gap, at_most: 2}"))
     assert again.exit_code == 0, again.output
     assert "train segmenter" not in again.stderr
 
 
-def test_a_set_that_equals_the_test_split_has_no_gap_and_passes_its_gates(judged, root, tmp_path):
+def test_a_set_that_equals_the_test_split_has_no_gap_and_meets_its_goals(judged, root, tmp_path):
     components = "{figure: plausibility.components_difference.*, at_most: 0}"
-    chosen = gates(tmp_path, "{figure: agreement.dice_gap, at_most: 0.001}", components)
+    chosen = goals(tmp_path, "{figure: agreement.dice_gap, at_most: 0.001}", components)
     result = evaluate(root, tmp_path / "out", "--gate", chosen)
     assert result.exit_code == 0, result.output
     report = read_report(tmp_path / "out")
@@ -116,7 +116,7 @@ def test_a_set_that_equals_the_test_split_has_no_gap_and_passes_its_gates(judged
 
 
 def test_a_gate_that_is_missed_or_not_measured_exits_with_1_and_is_named(root, tmp_path):
-    chosen = gates(
+    chosen = goals(
         tmp_path,
         "{figure: novelty.near_copies, at_most: 1}",
         "{figure: fidelity.ms_ssim, at_most: -2}",
@@ -124,7 +124,7 @@ def test_a_gate_that_is_missed_or_not_measured_exits_with_1_and_is_named(root, t
     )
     result = evaluate(root, tmp_path / "out", "--segmenter", "none", "--gate", chosen)
     assert result.exit_code == 1
-    assert "2 of 3 gates are not passed: fidelity.ms_ssim, usefulness.tstr_ratio" in result.stderr
+    assert "2 of 3 goals are not met: fidelity.ms_ssim, usefulness.tstr_ratio" in result.stderr
     assert json.loads((tmp_path / "out" / "report.json").read_text())["schema_version"] == 2
 
 

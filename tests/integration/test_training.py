@@ -35,8 +35,8 @@ from medgen3d.registry.versions import list_versions
 from medgen3d.training.batches import ExampleSet, StepSampler, batches
 from medgen3d.training.loop import Turn, train, uses_bf16
 from medgen3d.training.on_ray.fit import Progress
+from medgen3d.training.stage_factory import stage_for
 from medgen3d.training.state import TrainingState
-from medgen3d.training.step_reports import stage_for
 
 pytestmark = pytest.mark.timeout(600)  # Ray takes long to start on a busy machine
 
@@ -156,7 +156,7 @@ def killed(data, store) -> tuple[ExperimentConfig, StageResult]:
     config = experiment(settings("mask_generator", store, "cluster.num_workers=2"))
     killed = []
 
-    def kill_one(stage: str, step: int, steps: int, figures: dict[str, float]) -> None:
+    def kill_one(stage: str, step: int, steps: int, metrics: dict[str, float]) -> None:
         if step > 2 * CHECKPOINT_EVERY and not killed:
             assert step < steps
             killed.append(train_workers()[-1])

@@ -89,7 +89,7 @@ def test_generators_stay_out_of_the_users_registry_and_the_trials_are_logged_the
     for trial in results.trials:
         arm = trial.arm.replace("+", "_and_")
         assert run.data.metrics[f"dice/{arm}/{trial.num_cases:03d}"] == pytest.approx(trial.mean_dice)
-    assert {figure.name for figure in usefulness(results).section.figures} <= run.data.metrics.keys()
+    assert {metric.name for metric in usefulness(results).section.metrics} <= run.data.metrics.keys()
 
 
 def test_what_was_measured_is_shown(said, results):

@@ -37,7 +37,7 @@ _FIRST_COLOURS = (
 
 
 class _Plane(NamedTuple):
-    """Which array axes (0 = D, 1 = H, 2 = W) a plane cuts and shows, and the letters of its left and upper edges."""
+    """The array axes (0 = D, 1 = H, 2 = W) that a plane cuts and shows, and the letters of its left and upper edges."""
 
     cut: int
     up: int

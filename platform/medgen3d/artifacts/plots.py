@@ -62,7 +62,7 @@ def usefulness_plot(
 
     Args:
         real: {number of real cases: one Dice per repetition} of training on these cases.
-        both: The same with synthetic pairs beside them.
+        both: The same with synthetic pairs besides them.
         synthetic: The same with the synthetic pairs alone, at the number of cases that their generator has seen;
             hollow points.
     """

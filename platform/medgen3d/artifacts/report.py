@@ -1,15 +1,15 @@
-"""The report: what `report.json` holds."""
+"""The report: the content of `report.json`, with one verdict for every goal."""
 
-from typing import Self
+from typing import Annotated, Self
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, model_validator
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
 from medgen3d.artifacts.manifest import SyntheticSetInfo
 from medgen3d.artifacts.report_parts import Metric, ReportSection
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, populate_by_name=True)
 
 
 class SetDescription(_Part):
@@ -22,7 +22,7 @@ class SetDescription(_Part):
 
 
 class EvaluatedPipeline(_Part):
-    """What drew the synthetic cases, as their manifest says.
+    """The pipeline that drew the synthetic cases, as their manifest says.
 
     weights_sha256: Of each stage's weights, by stage.
     config_hash: Of the stages' configurations.
@@ -52,15 +52,15 @@ class EvaluatedPipeline(_Part):
 
 
 class Verdict(_Part):
-    """How one figure stands to its goal.
+    """The verdict on one metric and one goal.
 
-    figure: Its name, or the pattern that no figure has.
+    metric: Its name, or the pattern that fits none. `figure` in the file.
     goal: A sentence.
     ratio: The value in multiples of the floor.
-    passed: None where the figure, or the floor that the goal is about, was not measured.
+    passed: None where the metric, or the floor that the goal is about, was not measured.
     """
 
-    figure: str
+    metric: Annotated[str, Field(alias="figure")]
     goal: str
     value: float | None
     floor: float | None
@@ -72,8 +72,8 @@ class Report(_Part):
     """`report.json`.
 
     spacing_mm: Voxel size along (D, H, W).
-    real: What the synthetic cases were compared with; the generators have not seen it.
-    train: What the generators have seen, as far as it was given.
+    real: The cases that the synthetic ones were compared with; the generators have not seen them.
+    train: The cases that the generators have seen, as far as they were given.
     """
 
     schema_version: int = 2
@@ -100,12 +100,12 @@ class Report(_Part):
 
     @property
     def passed(self) -> bool:
-        """Whether there are goals and every one of them was measured and met."""
+        """True where there are goals and every one of them was measured and met."""
         return bool(self.verdicts) and all(verdict.passed for verdict in self.verdicts)
 
     @property
-    def figures(self) -> list[Metric]:
-        return [figure for section in self.sections for figure in section.figures]
+    def metrics(self) -> list[Metric]:
+        return [metric for section in self.sections for metric in section.metrics]
 
     @property
     def pictures(self) -> list[str]:

@@ -13,7 +13,7 @@ def write_report(root: Path, report: Report, pictures: Mapping[str, bytes]) -> N
 
     Args:
         root: The report's folder.
-        report: The figures.
+        report: Everything but the pictures.
         pictures: {file name: PNG} of every picture that a section names.
     """
     root.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,6 @@
-"""What a report is made of: figures with their floors and intervals, tables, captions of pictures, in sections."""
+"""The parts of a report: sections that hold metrics with floors and intervals, tables, and captions of pictures."""
 
-from typing import Self
+from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -8,13 +8,13 @@ Cell = str | int | float | None
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, populate_by_name=True)
 
 
 class Metric(_Part):
     """One measured number.
 
-    name: What gates refer to, from the general to the particular: "fidelity.fid.axial".
+    name: What goals refer to, from the general to the particular: "fidelity.fid.axial".
     title: The same for people.
     value: None where it could not be measured; `note` then says why.
     floor: The same measure between real and real, with as many cases; None where there is no such thing.
@@ -61,7 +61,11 @@ class Table(_Part):
 
 
 class Picture(_Part):
-    """A picture of the report. file: Name of the PNG beside it; alt: What it shows, for those who cannot see it."""
+    """A picture of the report.
+
+    file: Name of the PNG in the report's folder.
+    alt: What it shows, for those who cannot see it.
+    """
 
     file: str = Field(pattern=r"^[a-z0-9_]+\.png$")
     caption: str
@@ -71,23 +75,24 @@ class Picture(_Part):
 class ReportSection(_Part):
     """A part of the report.
 
-    name: The first part of its figures' names.
+    name: The first part of its metrics' names.
     about: What is measured and how to read it, in a few sentences.
+    metrics: `figures` in the file.
     not_run: Why the section holds nothing; empty otherwise.
     """
 
     name: str = Field(pattern=r"^[a-z0-9_]+$")
     title: str
     about: str
-    figures: list[Metric] = []
+    metrics: Annotated[list[Metric], Field(alias="figures")] = []
     tables: list[Table] = []
     pictures: list[Picture] = []
     not_run: str = ""
 
     @model_validator(mode="after")
     def _names_begin_with_its_own(self) -> Self:
-        names = [figure.name for figure in self.figures]
+        names = [metric.name for metric in self.metrics]
         wrong = [name for name in names if not name.startswith(f"{self.name}.")]
         if wrong or len(set(names)) < len(names):
-            raise ValueError(f"section {self.name}: figures must be unique and begin with its name, got {names}")
+            raise ValueError(f"section {self.name}: metrics must be unique and begin with its name, got {names}")
         return self

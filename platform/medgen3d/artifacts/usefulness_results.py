@@ -1,4 +1,4 @@
-"""`usefulness.json`: how well segmenters do that were trained on real cases, on synthetic pairs, or on both.
+"""`usefulness.json`: the Dice of segmenters that were trained on real cases, on synthetic pairs, or on both.
 
 It is written after every trial, so that a study that was stopped goes on where it was.
 """
@@ -23,7 +23,7 @@ class _Part(BaseModel):
 
 
 class Size(_Part):
-    """What was used for one number of real cases.
+    """One number of real cases, with the generator and the pairs that were used for it.
 
     num_cases: Real training cases; the larger sizes hold those of the smaller ones.
     dataset_digest: Of the prepared set that the generator was trained on, which holds no other training cases.

@@ -14,7 +14,7 @@ Model = TypeVar("Model", bound=BaseModel)
 def write_versioned(path: Path, content: BaseModel) -> None:
     """Write a model as readable JSON; whole or not at all."""
     unfinished = path.with_name(path.name + ".unfinished")
-    unfinished.write_text(content.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    unfinished.write_text(content.model_dump_json(indent=2, by_alias=True) + "\n", encoding="utf-8")
     unfinished.replace(path)
 
 

@@ -38,7 +38,7 @@ def evaluate(
     ] = None,
     weights: Annotated[Path | None, typer.Option(help="File with the weights of --extractor.")] = None,
     gate: Annotated[
-        Path | None, typer.Option(help="YAML file of gates instead of the default goals; exit code 1 if one is missed.")
+        Path | None, typer.Option(help="YAML file of goals instead of the default ones; exit code 1 if one is missed.")
     ] = None,
     *,
     options: RayOptions,
@@ -58,7 +58,7 @@ def evaluate(
         usefulness=usefulness,
         extractor=extractor,
         weights=weights,
-        gate=gate,
+        goals=gate,
     )
     if options.dry_run:
         console.show_table("Would evaluate (--dry-run)", ("section", "of what"), list(sections_of(planned).items()))
@@ -70,8 +70,8 @@ def evaluate(
     _show_verdicts(report)
     console.say(f"Report: {out / 'report.html'}")
     if gate and not report.passed:
-        missed = [verdict.figure for verdict in report.verdicts if not verdict.passed]
-        console.notice(f"{len(missed)} of {len(report.verdicts)} gates are not passed: {', '.join(missed)}")
+        missed = [verdict.metric for verdict in report.verdicts if not verdict.passed]
+        console.notice(f"{len(missed)} of {len(report.verdicts)} goals are not met: {', '.join(missed)}")
         raise typer.Exit(NOT_THIS_TIME)
 
 
@@ -79,7 +79,7 @@ def _show_verdicts(report: "Report") -> None:
     from medgen3d.artifacts.report_page import number, outcome
 
     rows = [
-        (each.figure, each.goal, number(each.value), number(each.floor), number(each.ratio), outcome(each))
+        (each.metric, each.goal, number(each.value), number(each.floor), number(each.ratio), outcome(each))
         for each in report.verdicts
     ]
-    console.show_table("Verdicts", ("figure", "goal", "value", "floor", "x floor", "verdict"), rows)
+    console.show_table("Verdicts", ("metric", "goal", "value", "floor", "x floor", "verdict"), rows)

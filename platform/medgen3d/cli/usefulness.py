@@ -64,10 +64,10 @@ def _show_usefulness(results: "UsefulnessResults") -> None:
     for table in section.tables:
         console.show_table(table.title, table.columns, [[_cell(value) for value in row] for row in table.rows])
     rows = [
-        (figure.name, _cell(figure.value), " to ".join(map(_cell, figure.interval or (None,))))
-        for figure in section.figures
+        (metric.name, _cell(metric.value), " to ".join(map(_cell, metric.interval or (None,))))
+        for metric in section.metrics
     ]
-    console.show_table("Usefulness", ("figure", "value", "95 % over seeds"), rows)
+    console.show_table("Usefulness", ("metric", "value", "95 % over seeds"), rows)
 
 
 def _cell(value: object) -> str:

@@ -57,7 +57,7 @@ class LabelTable:
 
     @property
     def keys(self) -> tuple[str, ...]:
-        """One part of a figure's name per label, all different, without dots and white space."""
+        """One part of a metric's name per label, all different, without dots and white space."""
         keys = tuple(re.sub(r"[.\s]", "_", name) for name in self.names)
         if _all_different(keys):
             return keys

@@ -1,1 +1,1 @@
-"""Real and synthetic pairs in, figures and a report out."""
+"""Evaluation: real and synthetic pairs in, metrics and a report out."""

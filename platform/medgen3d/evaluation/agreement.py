@@ -1,4 +1,4 @@
-"""Whether the judge sees in an image what its mask says: Dice, surface Dice and Hausdorff distance per label.
+"""Agreement of image and mask as the judge sees it: Dice, surface Dice and Hausdorff distance per label.
 
 On synthetic pairs this is alignment, since the judge knows real pairs only; the ceiling is what it reaches on real
 cases that it was not trained on.
@@ -102,7 +102,7 @@ def agreement(
     """
     dice = [np.stack([case.dice for case in cases]) for cases in (real, synthetic)]
     places = range(len(labels) - 1)
-    figures = [_gap(dice[0], dice[1], rng)] + [
+    metrics = [_gap(dice[0], dice[1], rng)] + [
         _per_label(measure, place, labels, real, synthetic, rng) for place in places for measure in _MEASURES
     ]
     columns = ["label"] + [f"{what}, {kind}" for what in _MEASURES.values() for kind in ("real", "synthetic")]
@@ -118,7 +118,7 @@ def agreement(
         name="agreement",
         title="Agreement of image and mask",
         about=about,
-        figures=figures,
+        metrics=metrics,
         tables=[Table(title="Means over the cases", columns=columns, rows=rows)],
         pictures=[Picture(file=PLOT, caption=caption, alt=alt)],
     )
@@ -157,7 +157,7 @@ def _per_label(
     synthetic: Sequence[AgreementMeasures],
     rng: np.random.Generator,
 ) -> Metric:
-    """A label's mean; the ceiling stands in the note, since a figure's floor is a distance."""
+    """A label's mean; the ceiling stands in the note, since a metric's floor is a distance."""
     name = f"agreement.{measure.removesuffix('_mm')}.{labels.keys[place + 1]}"
     title = f"{_MEASURES[measure].removesuffix(' [mm]')}, {labels.titles[place + 1]}"
     unit = "mm" if measure.endswith("_mm") else ""

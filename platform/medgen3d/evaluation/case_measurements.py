@@ -1,4 +1,4 @@
-"""What is kept of the cases of an evaluation, each of which is read once; and what they are measured with."""
+"""The measures of all cases of an evaluation, each of which is read once, and the instruments that measure them."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -27,7 +27,7 @@ Measure = TypeVar("Measure")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Instruments:
-    """What an evaluation uses besides the sets; what is missing leaves out the sections that need it.
+    """The networks and results that an evaluation uses besides the sets; without one, its sections are left out.
 
     judge: A segmenter that was trained on real pairs only.
     extractor: A pretrained network that describes images, besides the judge's encoder.
@@ -48,7 +48,7 @@ class Instruments:
 
 
 class CaseMeasurements(NamedTuple):
-    """What is kept of one case, by kind of evaluation; `agreement` is None without a judge."""
+    """The measures of one case, by kind of evaluation; `agreement` is None without a judge."""
 
     mask: MaskMeasures
     consistency: ConsistencyMeasures
@@ -58,7 +58,7 @@ class CaseMeasurements(NamedTuple):
 
 
 class SetMeasurements(NamedTuple):
-    """What is kept of all cases, in the order of each set; of training cases only what copies are known by."""
+    """The measures of all cases, in the order of each set; of training cases only fingerprints, to find copies by."""
 
     real: list[CaseMeasurements]
     synthetic: list[CaseMeasurements]

@@ -1,4 +1,4 @@
-"""Whether neighbouring slices belong together along every axis: masks that do not jump, images that do not flicker."""
+"""Consistency through the plane: along every axis masks should not jump and images not flicker from slice to slice."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -22,14 +22,14 @@ _ABOUT = (
     "between neighbouring slices of the mask. The step is the mean difference of neighbouring slices of the image over "
     "the image's standard deviation. The spectrum says how the power of these differences spreads over frequencies: "
     "flicker from slice to slice raises its right end along one axis only. Axial slices are stacked along D, coronal "
-    "ones along H, sagittal ones along W. Each figure is a distance between synthetic and real cases next to the same "
+    "ones along H, sagittal ones along W. Each metric is a distance between synthetic and real cases next to the same "
     "between two halves of the real cases (floor): 1-Wasserstein for numbers, the mean difference of mean log10 "
     "spectra for spectra."
 )
 
 
 class ConsistencyMeasures(NamedTuple):
-    """What is kept of one pair, along the axes (D, H, W); NaN where there is nothing to compare.
+    """Measures of one pair along the axes (D, H, W); NaN where there is nothing to compare.
 
     slice_dice: [3], mean over neighbouring slices and the foreground labels that one of the two holds.
     step: [3], mean absolute difference of neighbouring slices over the image's standard deviation.
@@ -75,7 +75,7 @@ def consistency(
         name="consistency",
         title="Through-plane consistency",
         about=_ABOUT,
-        figures=[figure for axis in range(3) for figure in _figures(all_real, all_synthetic, axis, rng)],
+        metrics=[metric for axis in range(3) for metric in _metrics(all_real, all_synthetic, axis, rng)],
         pictures=[_caption()],
     )
     return SectionResult(
@@ -110,10 +110,10 @@ def _spectrum(differences: NDArray[np.floating[Any]], axis: int) -> NDArray[np.f
     return np.log10(np.maximum(np.diff(edges) / total[-1], _LEAST_SHARE))
 
 
-def _figures(
+def _metrics(
     real: ConsistencyMeasures, synthetic: ConsistencyMeasures, axis: int, rng: np.random.Generator
 ) -> list[Metric]:
-    """The three figures of a view; the arrays have the cases in front."""
+    """The three metrics of a view; the arrays have the cases in front."""
     view = VIEWS[axis]
     scalars = [
         distance_metric(

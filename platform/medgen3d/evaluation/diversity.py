@@ -1,4 +1,4 @@
-"""How varied a set is: the structural similarity of its volumes to one another."""
+"""Diversity: the structural similarity of a set's volumes to one another."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""Do synthetic images look like real ones? Distances of features and intensities, and how varied the images are."""
+"""Fidelity of images: distances of features and intensities between synthetic and real ones, and their diversity."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -27,7 +27,7 @@ _MEASURES: dict[str, tuple[str, Distance]] = {
 
 
 class CaseFidelity(NamedTuple):
-    """What is kept of one image.
+    """Measures of one image.
 
     features: Per extractor, {view: float32 [n, C]}.
     histogram: float64 [bins], shares of the voxels.
@@ -40,7 +40,7 @@ class CaseFidelity(NamedTuple):
 
 
 class ExtractorIdentity(NamedTuple):
-    """Which network described the images.
+    """The network that described the images.
 
     name: What the report calls it; a pretrained network is called by its kind.
     weights_sha256: Of its weights' file.
@@ -75,24 +75,24 @@ def fidelity(
         extractors: In the order of `CaseFidelity.features`; none where there was none.
         rng: Draws groups, pairs and resamples.
     """
-    figures = []
+    metrics = []
     for place, identity in enumerate(extractors):
         of_real, of_synthetic = ([case.features[place] for case in cases] for cases in (real, synthetic))
-        figures += feature_figures(of_real, of_synthetic, identity.name, rng)
-    figures.append(diversity_figure([case.thumbnail for case in real], [case.thumbnail for case in synthetic], rng))
+        metrics += feature_metrics(of_real, of_synthetic, identity.name, rng)
+    metrics.append(diversity_metric([case.thumbnail for case in real], [case.thumbnail for case in synthetic], rng))
     histograms = [[case.histogram for case in cases] for cases in (real, synthetic)]
     title = "Intensity histograms: 1-Wasserstein distance"
     found = intensity(histograms[0], histograms[1], rng)
-    figures.append(floored_metric("fidelity.intensity", title, found, unit="shares of the intensity range"))
+    metrics.append(floored_metric("fidelity.intensity", title, found, unit="shares of the intensity range"))
     return SectionResult(
         section=ReportSection(
-            name="fidelity", title="Fidelity", about=_about(extractors), figures=figures, pictures=[_PICTURE]
+            name="fidelity", title="Fidelity", about=_about(extractors), metrics=metrics, pictures=[_PICTURE]
         ),
         pictures={INTENSITY_PLOT: intensity_plot(*[_plotted(group) for group in histograms])},
     )
 
 
-def feature_figures(
+def feature_metrics(
     real: Sequence[ViewFeatures],
     synthetic: Sequence[ViewFeatures],
     extractor: str,
@@ -103,21 +103,21 @@ def feature_figures(
     Args:
         real: {view: [n, C]} per case.
         synthetic: The same for the synthetic cases.
-        extractor: Its name; the figures of a pretrained one are named apart from the judge's.
+        extractor: Its name; the metrics of a pretrained one are named apart from the judge's.
         rng: Draws the groups.
     """
     suffix = "_pretrained" if extractor in KINDS else ""
-    figures = []
+    metrics = []
     for key, (short, distance) in _MEASURES.items():
         for view in VIEWS:
             name, title = f"fidelity.{key}{suffix}.{view}", f"{short}, {view}, {extractor}"
             of_real, of_synthetic = ([case[view] for case in cases] for cases in (real, synthetic))
-            figures.append(_feature_figure(name, title, of_real, of_synthetic, distance, rng))
-    return figures
+            metrics.append(_feature_metric(name, title, of_real, of_synthetic, distance, rng))
+    return metrics
 
 
-def diversity_figure(real: Sequence[Thumbnail], synthetic: Sequence[Thumbnail], rng: np.random.Generator) -> Metric:
-    """Mean MS-SSIM among synthetic cases, beside that among real ones."""
+def diversity_metric(real: Sequence[Thumbnail], synthetic: Sequence[Thumbnail], rng: np.random.Generator) -> Metric:
+    """Mean MS-SSIM among synthetic cases, next to that among real ones."""
     name, title = "fidelity.ms_ssim", "MS-SSIM of random pairs of images"
     among_real, among_synthetic = similarities(real, rng), similarities(synthetic, rng)
     if not len(among_synthetic):
@@ -134,7 +134,7 @@ def diversity_figure(real: Sequence[Thumbnail], synthetic: Sequence[Thumbnail], 
     )
 
 
-def _feature_figure(
+def _feature_metric(
     name: str,
     title: str,
     real: Sequence[Features],

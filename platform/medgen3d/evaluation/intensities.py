@@ -1,4 +1,4 @@
-"""Intensity histograms, and how far those of two groups of volumes lie apart."""
+"""Intensity histograms of volumes, and the distance between those of two groups."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""The judge: a segmenter that was trained on real pairs only, asked what it sees in an image."""
+"""The judge: a segmenter that was trained on real pairs only, and is asked what it sees in an image."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
@@ -16,7 +16,7 @@ if TYPE_CHECKING:  # torch is loaded when a segmenter is
 
 
 class Judge(Protocol):
-    """What evaluation asks a segmenter."""
+    """A segmenter as evaluation uses it."""
 
     @property
     def name(self) -> str:

@@ -1,4 +1,4 @@
-"""Can it be told from a stage which cases it was trained on? If so, it remembers them."""
+"""Membership inference: tells a stage's training cases from others. Where that succeeds, the stage remembers them."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
@@ -18,7 +18,7 @@ NUM_DRAWS = 2
 
 
 class MembershipAuc(NamedTuple):
-    """How well scores tell training from held-out cases.
+    """The success of scores at telling training from held-out cases.
 
     auc: Probability that a training case scores higher than a held-out one, ties counted as one half.
     low, high: 95 % bootstrap interval.
@@ -30,7 +30,7 @@ class MembershipAuc(NamedTuple):
 
 
 def membership_scores(trained: "TrainedStage", example: "Example", seed: int) -> float:
-    """How well a stage knows a case; the higher, the likelier it was trained on it.
+    """The score of a case: the higher, the likelier the stage was trained on it.
 
     Where a bundle holds all networks that the losses need, minus the mean training loss of NUM_LOSSES examples that
     are cut from the case. Else (a GAN, whose critics are left behind) minus the mean absolute difference between the
@@ -61,7 +61,7 @@ def membership_auc(train: Sequence[float], held_out: Sequence[float], rng: np.ra
     return MembershipAuc(_auc(np.asarray(train), np.asarray(held_out)), low, high)
 
 
-def membership_figure(
+def membership_metric(
     stage: str, train: Sequence[float], held_out: Sequence[float], rng: np.random.Generator
 ) -> Metric:
     """`novelty.membership.<stage>`, for the section of novelty; see `membership_auc`."""

@@ -1,6 +1,6 @@
-"""What novelty is judged by: the nearest training case of every case, and scores of the stages for known and new cases.
+"""The measurements behind novelty: the nearest training case of every case, and stages' scores of known and new cases.
 
-The work is spread over cases here; what it means is said in `novelty` and `membership`.
+Here the work is spread over cases; `novelty` and `membership` judge what was found.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ from medgen3d.artifacts.prepared_set import PreparedSet
 from medgen3d.artifacts.report_parts import Metric
 from medgen3d.core.seeds import stream_seed
 from medgen3d.evaluation.case_measurements import SetMeasurements
-from medgen3d.evaluation.membership import membership_figure, membership_scores
+from medgen3d.evaluation.membership import membership_metric, membership_scores
 from medgen3d.evaluation.novelty import novelty
 from medgen3d.evaluation.section_result import MapItems, SectionResult
 from medgen3d.evaluation.sets import LabelledSet, Sets
@@ -48,8 +48,8 @@ def memorisation(
         map_items(f"nearest training cases of {kind} cases", partial(nearest, train=measured.train), cases)
         for kind, cases in zip(("real", "synthetic"), measured.both(lambda case: case.fingerprint), strict=True)
     )
-    figures = [_membership(trained, sets.real, train, map_items, rng) for trained in stages.values()]
-    return novelty(synthetic, held_out, sets.synthetic, train, figures)
+    metrics = [_membership(trained, sets.real, train, map_items, rng) for trained in stages.values()]
+    return novelty(synthetic, held_out, sets.synthetic, train, metrics)
 
 
 def _membership(
@@ -64,16 +64,14 @@ def _membership(
         map_items(f"membership, {stage}", partial(_score, trained, prepared), _spread(labelled.case_ids))
         for prepared, labelled in ((known, train), (new, real))
     )
-    return membership_figure(stage, of_known, of_new, rng)
+    return membership_metric(stage, of_known, of_new, rng)
 
 
 def _score(trained: "TrainedStage", prepared: PreparedSet, case_id: str) -> float:
-    from medgen3d_stages.arrays import Example
+    from medgen3d.artifacts.examples import read_example  # loads torch
 
-    case = prepared.read(case_id)
-    box = (case.box.top, case.box.bottom, case.box.left, case.box.right)
     seed = stream_seed(0, "membership", trained.stage.name)
-    return membership_scores(trained, Example(image=case.image, mask=case.mask, box=box), seed)
+    return membership_scores(trained, read_example(prepared, case_id), seed)
 
 
 def _spread(case_ids: Sequence[str]) -> list[str]:

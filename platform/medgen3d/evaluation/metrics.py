@@ -1,4 +1,4 @@
-"""Figures of how far the measures of synthetic cases lie from those of real ones."""
+"""Metrics that compare a measure of the synthetic cases with the same measure of the real ones."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -27,12 +27,12 @@ def distance_metric(
     """The distance of two groups of cases next to its floor; cases whose measure holds a NaN are left out.
 
     Args:
-        name: Of the figure.
-        title: Of the figure.
+        name: Of the metric.
+        title: Of the metric.
         groups: Measures of the real and of the synthetic cases, [cases, ...] each, NaN where a case has none.
         rng: Draws the groups.
         unit: Of the measure.
-        note: Of the figure.
+        note: Of the metric.
         distance: Of two groups of measures; by default the 1-Wasserstein distance, for one number per case.
     """
     real, synthetic = map(known_only, groups)
@@ -45,7 +45,7 @@ def distance_metric(
 
 
 def floored_metric(name: str, title: str, found: Floored, *, unit: str = "", note: str = "") -> Metric:
-    """A distance that `against_floor` has measured, as a figure."""
+    """A distance that `against_floor` has measured, as a metric."""
     return Metric(
         name=name,
         title=title,
@@ -70,8 +70,8 @@ def difference_metric(
     """The mean over all synthetic cases minus that over all real ones, with a bootstrap interval.
 
     Args:
-        name: Of the figure.
-        title: Of the figure.
+        name: Of the metric.
+        title: Of the metric.
         groups: Measures of the real and of the synthetic cases, [cases] each; cases with a NaN are left out.
         rng: Draws the resamples.
         absolute: Without its sign.

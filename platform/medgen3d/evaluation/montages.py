@@ -1,4 +1,4 @@
-"""The section that is looked at first: real cases next to synthetic ones, and synthetic ones alone."""
+"""The section of pictures, which comes first: real cases next to synthetic ones, and synthetic ones alone."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""Are synthetic cases new, or copies of training cases? Measured against real cases that are new for certain."""
+"""Novelty: the share of synthetic cases that are near copies of training cases, next to that of new real cases."""
 
 from collections.abc import Sequence
 
@@ -44,7 +44,7 @@ def novelty(
         held_out: The same for real cases that no stage was trained on; at least one.
         synthetic_set: For names and pictures.
         train_set: The same.
-        membership: One `membership_figure` per stage.
+        membership: One `membership_metric` per stage.
     """
     ours, theirs = _similarities(synthetic), _similarities(held_out)
     return SectionResult(
@@ -52,7 +52,7 @@ def novelty(
             name="novelty",
             title="Novelty",
             about=_ABOUT,
-            figures=[*_share_figures(ours, theirs), *membership],
+            metrics=[*_share_metrics(ours, theirs), *membership],
             tables=[_distances_table(ours, theirs), _matches_table(synthetic, synthetic_set, train_set)],
             pictures=_pictures(),
         ),
@@ -64,7 +64,7 @@ def novelty(
 
 
 def near_copies(cases: Similarities, held_out: Similarities) -> Flags:
-    """Which cases are more similar to their nearest training case than 99 % of held-out cases are to theirs."""
+    """Flags cases that are more similar to their nearest training case than 99 % of held-out cases are to theirs."""
     return cases > threshold(held_out)
 
 
@@ -80,7 +80,7 @@ def _similarities(cases: Sequence[Nearest]) -> dict[str, Similarities]:
     return found
 
 
-def _share_figures(synthetic: dict[str, Similarities], held_out: dict[str, Similarities]) -> list[Metric]:
+def _share_metrics(synthetic: dict[str, Similarities], held_out: dict[str, Similarities]) -> list[Metric]:
     measures = [measure for measure in _MEASURES if measure in synthetic and measure in held_out]
     flags = {measure: near_copies(synthetic[measure], held_out[measure]) for measure in measures}
     floors = {measure: _among_themselves(held_out[measure]) for measure in measures}
@@ -95,7 +95,7 @@ def _share_figures(synthetic: dict[str, Similarities], held_out: dict[str, Simil
 
 
 def _among_themselves(held_out: Similarities) -> Flags:
-    """Which held-out cases would count as near copies, each judged by all others; none where there is but one."""
+    """Flags the held-out cases that would count as near copies, each judged by all others; empty for a single case."""
     others = (np.delete(held_out, place) for place in range(len(held_out)))
     flags = [near_copies(held_out[place], rest) for place, rest in enumerate(others) if len(rest)]
     return np.array(flags, dtype=bool)

@@ -1,4 +1,4 @@
-"""Whether the masks could be those of real bodies: size, place, shape, parts and neighbours of every label."""
+"""Plausibility of masks: size, place, shape, parts and neighbours of every label, compared with real masks."""
 
 from collections.abc import Callable, Iterator, Sequence
 from itertools import combinations
@@ -19,7 +19,7 @@ NUM_WORST = 10
 NUM_PLOTTED_LABELS = 12
 _VOLUMES, _HISTOGRAMS = "plausibility_volumes.png", "plausibility_histograms.png"
 _ABOUT = (
-    "What the masks alone say: for every label its volume, place, shape, parts and neighbours. Unless a figure says "
+    "What the masks alone say: for every label its volume, place, shape, parts and neighbours. Unless a metric says "
     "otherwise it is the 1-Wasserstein distance between synthetic and real cases that have the label, next to the same "
     "between two halves of the real cases (floor). A volume is 0 where the label is absent. Parts and holes are "
     "6-connected; a hole is a cavity of one label, whatever fills it. Places are shares of the image's extent."
@@ -44,7 +44,7 @@ def plausibility(
         name="plausibility",
         title="Plausibility of masks",
         about=_ABOUT,
-        figures=[each.figure for each in found],
+        metrics=[each.metric for each in found],
         tables=[_worst(found), *_without_ratio(found), _per_label(compared)],
         pictures=_captions(compared, plotted),
     )
@@ -60,16 +60,16 @@ class _Compared(NamedTuple):
 
 
 class _Found(NamedTuple):
-    """A figure, what it is about and which label; None where it is about a pair."""
+    """A metric, what it is about and which label; None where it is about a pair."""
 
-    figure: Metric
+    metric: Metric
     subject: str
     measure: str
     label: int | None
 
 
 class _Measure(NamedTuple):
-    """A number per label: name in the figures, name for people, unit, and [cases, K] of all measures."""
+    """A number per label: name in the metrics, name for people, unit, and [cases, K] of all measures."""
 
     name: str
     title: str
@@ -98,16 +98,16 @@ def _of_labels(compared: _Compared, rng: np.random.Generator) -> Iterator[_Found
     for label in range(1, len(labels)):
         key, title = labels.keys[label], labels.titles[label]
         for measure in _MEASURES:
-            figure = distance_metric(
+            metric = distance_metric(
                 f"plausibility.{measure.name}.{key}",
                 f"{title}: {measure.title}",
                 (measure.of(compared.real)[:, label], measure.of(compared.synthetic)[:, label]),
                 rng,
                 unit=measure.unit,
             )
-            yield _Found(figure, title, measure.title, label)
-        for figure in _differences(compared, label, rng):
-            yield _Found(figure, title, "difference", label)
+            yield _Found(metric, title, measure.title, label)
+        for metric in _differences(compared, label, rng):
+            yield _Found(metric, title, "difference", label)
 
 
 def _differences(compared: _Compared, label: int, rng: np.random.Generator) -> list[Metric]:
@@ -146,18 +146,18 @@ def _of_pairs(compared: _Compared, rng: np.random.Generator) -> Iterator[_Found]
         touching = _touching(real, first, second), _touching(synthetic, first, second)
         if any(np.nansum(shares) > 0 for shares in touching):
             title = f"{labels.titles[first]} and {labels.titles[second]}"
-            figure = distance_metric(
+            metric = distance_metric(
                 f"plausibility.adjacency.{key}", f"{title}: shared surface", touching, rng, unit="share"
             )
-            yield _Found(figure, title, "shared surface", None)
+            yield _Found(metric, title, "shared surface", None)
         above = _above(real, first, second), _above(synthetic, first, second)
         if len(known_only(above[0])):
             title = f"{labels.titles[second]} above {labels.titles[first]}"
             note = f"Above in {_share_above(above[0])} of the real and {_share_above(above[1])} of the synthetic cases."
-            figure = distance_metric(
+            metric = distance_metric(
                 f"plausibility.order.{key}", f"{title}: centres along D", above, rng, unit="share", note=note
             )
-            yield _Found(figure, title, "order along D", None)
+            yield _Found(metric, title, "order along D", None)
 
 
 def _touching(cases: MaskMeasures, first: int, second: int) -> NDArray[np.float64]:
@@ -166,7 +166,7 @@ def _touching(cases: MaskMeasures, first: int, second: int) -> NDArray[np.float6
 
 
 def _above(cases: MaskMeasures, first: int, second: int) -> NDArray[np.float64]:
-    """How far the second label's centre lies above the first's, in shares of D: [cases], NaN where one is absent."""
+    """Distance of the second label's centre above the first's, in shares of D: [cases], NaN where one is absent."""
     return cases.centroid[:, second, 0] - cases.centroid[:, first, 0]
 
 
@@ -176,12 +176,12 @@ def _share_above(above: NDArray[np.float64]) -> str:
 
 
 def _worst(found: list[_Found]) -> Table:
-    ranked = sorted((each for each in found if each.figure.ratio is not None), key=_ratio_of, reverse=True)
+    ranked = sorted((each for each in found if each.metric.ratio is not None), key=_ratio_of, reverse=True)
     return Table(
         title="Worst",
         columns=["Label", "Measure", "Distance", "Floor", "× floor"],
         rows=[
-            [each.subject, each.measure, each.figure.value, each.figure.floor, each.figure.ratio]
+            [each.subject, each.measure, each.metric.value, each.metric.floor, each.metric.ratio]
             for each in ranked[:NUM_WORST]
         ],
         note=f"The {NUM_WORST} distances that are largest next to their floor.",
@@ -189,11 +189,11 @@ def _worst(found: list[_Found]) -> Table:
 
 
 def _without_ratio(found: list[_Found]) -> list[Table]:
-    """What differs in synthetic cases but never between real ones; no table where nothing does."""
+    """A table of the measures that differ in synthetic cases but never between real ones; none where nothing does."""
     rows: list[list[Cell]] = [
-        [each.subject, each.measure, each.figure.value]
+        [each.subject, each.measure, each.metric.value]
         for each in found
-        if each.figure.floor == 0 and each.figure.value
+        if each.metric.floor == 0 and each.metric.value
     ]
     note = "Their floor is 0, so they have no ratio and are not among the worst."
     table = Table(
@@ -215,7 +215,7 @@ def _worst_labels(found: list[_Found], num_labels: int) -> list[int]:
 
 
 def _ratio_of(found: _Found) -> float:
-    return found.figure.ratio or 0.0
+    return found.metric.ratio or 0.0
 
 
 def _per_label(compared: _Compared) -> Table:

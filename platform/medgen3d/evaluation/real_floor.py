@@ -1,4 +1,4 @@
-"""How far two groups of cases lie apart, next to how far two groups of real cases do.
+"""The real-to-real floor: a distance of synthetic from real cases, next to the same distance between real cases.
 
 A distance between samples is never 0, and the smaller the samples, the larger it is. So the floor is the mean over
 NUM_SPLITS random pairs of disjoint groups of n real cases, and the distance is the mean over the same first groups

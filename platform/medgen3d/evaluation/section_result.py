@@ -1,4 +1,4 @@
-"""What every kind of evaluation gives, and how it is given many cases to look at."""
+"""The result of one kind of evaluation, a section with its pictures, and the way to spread work over many cases."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field

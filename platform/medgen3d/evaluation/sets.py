@@ -1,4 +1,4 @@
-"""The labelled sets of an evaluation, each opened as the same thing: cases by id, on one grid, in one intensity range.
+"""The labelled sets of an evaluation, all opened alike: cases by id, on one grid, in one intensity range.
 
 Images reach the measures in [-1, 1] by the training set's own rule, whatever they are stored as: real and synthetic
 volumes alike are mapped as ingest maps them.
@@ -48,13 +48,13 @@ class LabelledSet:
 
     @property
     def description(self) -> SetDescription:
-        """What the report says of the set."""
+        """The set as the report describes it."""
         return SetDescription(name=self.name, num_cases=len(self.case_ids), phantom=self.phantom, facts=self.facts)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sets:
-    """What is evaluated.
+    """The sets of one evaluation.
 
     info: What the synthetic cases have in common.
     real: Cases that the generators have not seen: the test split of a prepared set.

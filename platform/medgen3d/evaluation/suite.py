@@ -40,14 +40,14 @@ Maker = Callable[[np.random.Generator], SectionResult]
 
 
 def evaluate(
-    sets: Sets, instruments: Instruments, gates: Sequence[Goal], out: Path, map_items: MapItems = map_here
+    sets: Sets, instruments: Instruments, goals: Sequence[Goal], out: Path, map_items: MapItems = map_here
 ) -> Report:
     """Compare the synthetic cases with the real ones and write the report.
 
     Args:
         sets: What is compared.
         instruments: What it is measured with.
-        gates: What the figures are held to.
+        goals: What the metrics are held to.
         out: The report's folder; files of a former report are replaced.
         map_items: Spreads the work over cases.
 
@@ -58,7 +58,7 @@ def evaluate(
     measured = measure_sets(sets, instruments, map_items)
     makers = _makers(sets, instruments, measured, map_items)
     findings = [_not_run(name, reasons[name]) if name in reasons else _section(name, makers[name]) for name in TITLES]
-    report = _report(sets, [each.section for each in findings], gates)
+    report = _report(sets, [each.section for each in findings], goals)
     write_report(out, report, {name: png for each in findings for name, png in each.pictures.items()})
     return report
 
@@ -101,12 +101,12 @@ def _makers(sets: Sets, instruments: Instruments, measured: SetMeasurements, map
 
 
 def _section(name: str, make: Maker) -> SectionResult:
-    """The same measures always give the same figures."""
+    """The same measures always give the same metrics."""
     try:
         return make(np.random.default_rng(stream_seed(0, name)))
     except Medgen3dError:
         raise
-    except Exception as error:  # whatever went wrong: the figures of the other sections must not be lost with it
+    except Exception as error:  # whatever went wrong: the metrics of the other sections must not be lost with it
         log.exception("The section %s failed", name)
         return _not_run(name, f"It failed with {type(error).__name__}: {error}")
 
@@ -115,8 +115,8 @@ def _not_run(name: str, reason: str) -> SectionResult:
     return SectionResult(section=ReportSection(name=name, title=TITLES[name], about="", not_run=reason))
 
 
-def _report(sets: Sets, sections: list[ReportSection], gates: Sequence[Goal]) -> Report:
-    figures = [figure for section in sections for figure in section.figures]
+def _report(sets: Sets, sections: list[ReportSection], goals: Sequence[Goal]) -> Report:
+    metrics = [metric for section in sections for metric in section.metrics]
     return Report(
         created=datetime.now(UTC).replace(microsecond=0),
         code_version=code_version(),
@@ -125,6 +125,6 @@ def _report(sets: Sets, sections: list[ReportSection], gates: Sequence[Goal]) ->
         synthetic=sets.synthetic.description,
         train=sets.train.description if sets.train else None,
         pipeline=EvaluatedPipeline.of(sets.info),
-        verdicts=judge_metrics(gates, figures),
+        verdicts=judge_metrics(goals, metrics),
         sections=sections,
     )

@@ -1,4 +1,4 @@
-"""Usefulness: what synthetic pairs are worth for training a segmenter, from the trials of `medgen3d usefulness`.
+"""Usefulness: the worth of synthetic pairs for training a segmenter, from the trials of `medgen3d usefulness`.
 
 TSTR (train on synthetic, test on real) over TRTR (train on real, test on real), and real cases with synthetic pairs
 against the same real cases alone.
@@ -29,9 +29,9 @@ _ABOUT = (
 
 
 def usefulness(results: UsefulnessResults) -> SectionResult:
-    """Figures, table and curve of a study, finished or not.
+    """Metrics, table and curve of a study, finished or not.
 
-    Figures: `usefulness.trtr`, `usefulness.tstr` and their ratio `usefulness.tstr_ratio` with all real cases;
+    Metrics: `usefulness.trtr`, `usefulness.tstr` and their ratio `usefulness.tstr_ratio` with all real cases;
     `usefulness.gain.<n>` for every size. What has no finished trials has no value.
     """
     about = _ABOUT.format(num_test=len(results.test_cases), real_share=results.settings["real_share"])
@@ -47,7 +47,7 @@ def usefulness(results: UsefulnessResults) -> SectionResult:
         name="usefulness",
         title=title,
         about=about,
-        figures=[*_all_cases(results), *(_gain(results, size.num_cases) for size in results.sizes)],
+        metrics=[*_all_cases(results), *(_gain(results, size.num_cases) for size in results.sizes)],
         tables=[_table(results)],
         pictures=[Picture(file=PLOT, caption=caption, alt=_alt(results))],
     )
@@ -70,19 +70,19 @@ def _all_cases(results: UsefulnessResults) -> list[Metric]:
     ratios = [tstr / trtr for tstr, trtr in pairs]
     ratio_of_means = sum(tstr for tstr, _ in pairs) / sum(trtr for _, trtr in pairs) if pairs else None
     return [
-        _figure("trtr", "Dice of training on all real cases", [trial.mean_dice for trial in real.values()]),
-        _figure("tstr", "Dice of training on synthetic pairs", [trial.mean_dice for trial in synthetic.values()]),
-        _figure("tstr_ratio", "Synthetic over real (TSTR / TRTR)", ratios, ratio_of_means),
+        _metric("trtr", "Dice of training on all real cases", [trial.mean_dice for trial in real.values()]),
+        _metric("tstr", "Dice of training on synthetic pairs", [trial.mean_dice for trial in synthetic.values()]),
+        _metric("tstr_ratio", "Synthetic over real (TSTR / TRTR)", ratios, ratio_of_means),
     ]
 
 
 def _gain(results: UsefulnessResults, num_cases: int) -> Metric:
     both, real = (results.of(arm, num_cases) for arm in ("real+synthetic", "real"))
     gains = [one - other for one, other in _paired(both, real)]
-    return _figure(f"gain.{num_cases}", f"Dice gained by synthetic pairs beside {num_cases} real cases", gains)
+    return _metric(f"gain.{num_cases}", f"Dice gained by synthetic pairs besides {num_cases} real cases", gains)
 
 
-def _figure(name: str, title: str, values: list[float], value: float | None = None) -> Metric:
+def _metric(name: str, title: str, values: list[float], value: float | None = None) -> Metric:
     """A mean over seeds; `value` where it is something else than the mean of `values`."""
     note = "" if values else "no trials of this kind have finished"
     if values and value is None:

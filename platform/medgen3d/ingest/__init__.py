@@ -1,1 +1,1 @@
-"""Raw volumes in, a verified prepared set out."""
+"""Ingest: raw volumes in, a verified prepared set out."""

@@ -78,7 +78,7 @@ def ingest(
     source, out = source.absolute(), out.absolute()  # workers run in folders of their own
     output_folder.refuse_foreign(out)
     found = read_source(source, image_name=image_name, mask_name=mask_name)
-    order = make_request(
+    request = make_request(
         found,
         config,
         name=name,
@@ -87,7 +87,7 @@ def ingest(
         patient_regex=patient_regex,
         patients_csv=patients_csv,
     )
-    plan = make_ingest_plan(order, _verify_all(order, num_workers, progress), skip_bad=skip_bad)
+    plan = make_ingest_plan(request, _verify_all(request, num_workers, progress), skip_bad=skip_bad)
     if not overwrite:
         output_folder.refuse_other(out, plan)
     if not dry_run:
@@ -97,17 +97,17 @@ def ingest(
     return plan.info
 
 
-def _verify_all(order: IngestRequest, num_workers: int | None, progress: Progress) -> list[Verification]:
-    pairs, root, rules = order.source.pairs, order.source.root, order.rules
+def _verify_all(request: IngestRequest, num_workers: int | None, progress: Progress) -> list[Verification]:
+    pairs, root, rules = request.source.pairs, request.source.root, request.rules
 
     def verify_row(row: Row) -> Row:
-        return {"verdict": verify(pairs[row["item"]], root, rules).model_dump_json()}
+        return {"verification": verify(pairs[row["item"]], root, rules).model_dump_json()}
 
-    verdicts = []
+    verifications = []
     for row in _map(verify_row, list(range(len(pairs))), num_workers):
-        verdicts.append(Verification.model_validate_json(row["verdict"]))
-        progress("verify", len(verdicts), len(pairs))
-    return verdicts
+        verifications.append(Verification.model_validate_json(row["verification"]))
+        progress("verify", len(verifications), len(pairs))
+    return verifications
 
 
 def _prepare_all(out: Path, plan: IngestPlan, num_workers: int | None, progress: Progress) -> None:

@@ -28,7 +28,7 @@ LABELS: dict[str, dict[int, str]] = {  # with gaps, as in users' own data
 DEFAULT_SIZE = (32, 48, 48)
 
 _FIELD_OF_VIEW_MM = {"thorax_ct": (256.0, 360.0, 360.0), "brain_mr": (160.0, 216.0, 216.0)}
-_AXIS_CODES = {"thorax_ct": "LPS", "brain_mr": "RAS"}  # CT as it comes from DICOM: ingest must turn it
+_AXIS_CODES = {"thorax_ct": "LPS", "brain_mr": "RAS"}  # CT as it comes from DICOM: ingest must bring it to RAS
 _LEFT, _RIGHT = -1, 1
 
 Field = NDArray[np.float64]

@@ -1,4 +1,4 @@
-"""The plan: from what verification found, everything that is decided before a voxel is changed.
+"""The plan: everything that is decided before a voxel is changed, from what verification found.
 
 A plan is complete: preparing a case needs nothing but the plan, so that cases can be prepared anywhere, in any order
 and again after an interruption. Its hash tells whether two runs would write the same.
@@ -37,7 +37,7 @@ class CasePlan(BaseModel):
 
 
 class IngestPlan(BaseModel):
-    """What will be written: the finished table of contents, and for each of its cases where it comes from."""
+    """The set that will be written: its finished table of contents, and for each of its cases where it comes from."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -52,28 +52,28 @@ class IngestPlan(BaseModel):
         return hashlib.sha256(text.encode()).hexdigest()
 
 
-def make_ingest_plan(order: IngestRequest, verdicts: list[Verification], *, skip_bad: bool) -> IngestPlan:
+def make_ingest_plan(request: IngestRequest, verifications: list[Verification], *, skip_bad: bool) -> IngestPlan:
     """Decide everything about a data set.
 
     Args:
-        order: The source and the user's choices.
-        verdicts: One for each pair of the source, in any order.
+        request: The source and the user's choices.
+        verifications: One for each pair of the source, in any order.
         skip_bad: Leave bad cases out instead of refusing.
 
     Raises:
         BadCasesError: There are problems, and `skip_bad` is off or no case is left.
     """
-    problems = [*order.source.problems, *(problem for verdict in verdicts for problem in verdict.problems)]
-    sound = {verdict.case: verdict.facts for verdict in verdicts if verdict.facts}
-    spacing_mm = order.config.spacing_mm or _median_spacing(sound.values())
-    problems += _too_thin(sound, spacing_mm, order.config.min_slices)
+    problems = [*request.source.problems, *(problem for each in verifications for problem in each.problems)]
+    sound = {each.case: each.facts for each in verifications if each.facts}
+    spacing_mm = request.config.spacing_mm or _median_spacing(sound.values())
+    problems += _too_thin(sound, spacing_mm, request.config.min_slices)
     bad = {problem.case for problem in problems}
     good = {case: sound[case] for case in sorted(sound) if case not in bad}
     if not good or (bad and not skip_bad):
-        raise BadCasesError(sorted(problems, key=lambda problem: problem.case), order.source.num_cases)
+        raise BadCasesError(sorted(problems, key=lambda problem: problem.case), request.source.num_cases)
     skipped = {case: "; ".join(_brief(problem) for problem in problems if problem.case == case) for case in sorted(bad)}
-    info = _table_of_contents(order, good, spacing_mm, skipped)
-    pair_of = {pair.case: pair for pair in order.source.pairs}
+    info = _table_of_contents(request, good, spacing_mm, skipped)
+    pair_of = {pair.case: pair for pair in request.source.pairs}
     cases = (
         CasePlan(pair=pair_of[entry.case_id], split=entry.split, intensity=good[entry.case_id].intensity)
         for entry in info.cases
@@ -82,12 +82,12 @@ def make_ingest_plan(order: IngestRequest, verdicts: list[Verification], *, skip
 
 
 def _table_of_contents(
-    order: IngestRequest, good: dict[str, CaseFacts], spacing_mm: Sizes, skipped: dict[str, str]
+    request: IngestRequest, good: dict[str, CaseFacts], spacing_mm: Sizes, skipped: dict[str, str]
 ) -> DatasetInfo:
-    patients = {case: order.patients[case] for case in good}
-    split_of = split_patients(set(patients.values()), order.config.split_shares, order.seed)
+    patients = {case: request.patients[case] for case in good}
+    split_of = split_patients(set(patients.values()), request.config.split_shares, request.seed)
     shapes = {case: grid_shape(facts.shape, facts.spacing_mm, spacing_mm) for case, facts in good.items()}
-    plane = order.config.plane or _smallest_plane(shapes.values())
+    plane = request.config.plane or _smallest_plane(shapes.values())
     found = {label for facts in good.values() for label in facts.labels_found}
     entries = [
         CaseEntry(
@@ -100,18 +100,18 @@ def _table_of_contents(
         for case, facts in good.items()
     ]
     return DatasetInfo(
-        name=order.name,
-        modality=order.modality,
-        phantom=order.source.phantom,
-        labels=order.labels.by_id if order.labels else _declared(found),
+        name=request.name,
+        modality=request.modality,
+        phantom=request.source.phantom,
+        labels=request.labels.by_id if request.labels else _declared(found),
         spacing_mm=spacing_mm,
         plane=plane,
         axis_codes=_most_common(facts.axis_codes for facts in good.values()),
         image_dtype=_most_common(facts.image_dtype for facts in good.values()),
-        intensity=order.intensity,
+        intensity=request.intensity,
         inverse=Intensity.median_of([good[entry.case_id].intensity for entry in entries if entry.split == "train"]),
-        seed=order.seed,
-        patients_known=order.patients_known,
+        seed=request.seed,
+        patients_known=request.patients_known,
         cases=entries,
         cropped=[case for case, shape in shapes.items() if shape[1] > plane[0] or shape[2] > plane[1]],
         skipped=skipped,

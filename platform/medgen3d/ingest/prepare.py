@@ -1,4 +1,4 @@
-"""Prepare: one pair of files -> one case on the training grid."""
+"""Prepare: one pair of files becomes one case on the training grid."""
 
 from typing import Literal, TypeVar
 

@@ -1,4 +1,4 @@
-"""What can be wrong with a case, and the one error that carries everything that was found."""
+"""Problems of cases, and the one error that carries everything that was found."""
 
 from typing import Literal
 
@@ -39,7 +39,7 @@ class CaseProblem(BaseModel):
 
 
 class BadCasesError(DataError):
-    """Some cases cannot be used; nothing was written. args: (list of Problem, number of cases in the source)."""
+    """Some cases cannot be used; nothing was written. args: (list of CaseProblem, number of cases in the source)."""
 
     @property
     def problems(self) -> list[CaseProblem]:

@@ -1,4 +1,4 @@
-"""The order: all that is known of a data set before a voxel is read. What is wrong with it is said at once."""
+"""The request: all that a user asks of a data set, checked before a voxel is read, so that errors come at once."""
 
 import re
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Where labelled volumes come from: four layouts of folders, each turned into the same list of pairs.
+"""Sources of labelled volumes: four layouts of folders, each listed as the same list of pairs.
 
     dataset.json + the files it names              Medical Segmentation Decathlon, or nnU-Net v2
     images/CASE.nii.gz + labels/CASE.nii.gz        folder pairs
@@ -40,7 +40,7 @@ class Pair(BaseModel):
 
 
 class Source(BaseModel):
-    """What a source declares about itself. `problems` are those that its list of cases already shows."""
+    """A source: its pairs, and what it declares about itself. `problems` are those that its list of cases shows."""
 
     root: Path
     name: str

@@ -1,4 +1,4 @@
-"""Which patient a case belongs to, and which patients are trained on, validated on and tested on."""
+"""The split: the patient of each case, and the patients that are trained on, validated on and tested on."""
 
 import csv
 import re

@@ -1,4 +1,4 @@
-"""Verify: everything that can be wrong with one pair, found in one pass, and the facts that preparing it needs."""
+"""Verify: finds everything that is wrong with one pair in one pass, and the facts that preparing it needs."""
 
 import hashlib
 from pathlib import Path
@@ -24,7 +24,7 @@ _NUM_EXAMPLES = 5
 
 
 class Rules(BaseModel):
-    """What every case of one data set is held to. `labels` is None where the ids found shall be declared."""
+    """The rules that every case of one data set is held to. `labels` is None where the ids found shall be declared."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -33,7 +33,7 @@ class Rules(BaseModel):
 
 
 class CaseFacts(BaseModel):
-    """What is known of a case once it has been read. `shape`, `spacing_mm` are (D, H, W) on the RAS grid."""
+    """The facts about a case that has been read. `shape`, `spacing_mm` are (D, H, W) on the RAS grid."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -172,7 +172,7 @@ class _Table:
 
 
 def _largest_distance(image: Volume, mask: Volume) -> float:
-    """How far the mask's grid strays from the image's at a corner of the image [smallest voxel sides].
+    """Distance by which the mask's grid strays from the image's at a corner of the image [smallest voxel sides].
 
     Measured with the image's voxel sizes, so that a wrong spacing is reported as that and not as a wrong place too.
     """

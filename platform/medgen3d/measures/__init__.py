@@ -1,1 +1,1 @@
-"""What is measured of a single pair, for whoever needs it: limits of the gates, and evaluation."""
+"""Measures of a single mask or pair; gates and evaluation use the same ones."""

@@ -1,4 +1,4 @@
-"""How alike two cases are, whatever their size, flips and small shifts; and which training case is the nearest."""
+"""Fingerprints of cases, by which their likeness is measured under flips and small shifts, whatever their size."""
 
 import itertools
 from collections.abc import Iterator, Sequence
@@ -19,7 +19,7 @@ class CaseFingerprint(NamedTuple):
 
     image: float32 [GRID, GRID, GRID].
     shares: {label: float16 [GRID, GRID, GRID], its share of each place}, for the labels that the mask has, not the
-        background. Shares and not labels: half a place of shift would turn many labels, but changes shares a little.
+        background. Shares and not labels: half a place of shift would change many labels, but shares only a little.
     embedding: float32 [C], mean features of the image; None without a judge.
     """
 
@@ -29,7 +29,7 @@ class CaseFingerprint(NamedTuple):
 
 
 class Nearest(NamedTuple):
-    """How close training cases come to one case; each measure has a nearest training case of its own.
+    """Likeness of a case to its nearest training cases; each measure has a nearest one of its own.
 
     image_correlation, mask_dice: The largest over all training cases, flips and shifts; Dice is that of shares p and q,
         2 pq / (pp + qq) with sums over all places, as a mean over the labels that either mask has.
@@ -79,9 +79,10 @@ def nearest(case: CaseFingerprint, train: Sequence[CaseFingerprint]) -> Nearest:
 
 
 def threshold(held_out: NDArray[np.float64]) -> float:
-    """What 99 % of new cases stay below: the quantile that the next new case exceeds with a probability of 1 %.
+    """The similarity that 99 % of new cases stay below.
 
-    With fewer than 99 cases it is their largest, which the next one exceeds with a probability of 1 / (cases + 1).
+    It is the quantile that the next new case exceeds with a probability of 1 %. With fewer than 99 cases it is their
+    largest, which the next one exceeds with a probability of 1 / (cases + 1).
     """
     return float(np.quantile(held_out, 1 - PERCENTILE, method="weibull"))
 

@@ -1,4 +1,4 @@
-"""What a mask of the training data is like, per label, and whether another mask is like that. Pure."""
+"""Limits of a mask: learned per label from the masks of the training data, and applied to another mask. Pure."""
 
 from collections.abc import Iterable
 
@@ -16,7 +16,7 @@ MISSING, VOLUME, COMPONENTS, HOLES = "missing", "volume", "components", "holes"
 
 
 class LabelLimits(BaseModel):
-    """One label in the training cases.
+    """The limits of one label, as the training cases have it.
 
     always_present: Whether every training case has it.
     volume_ml: The smallest and the largest volume of the cases that have it.
@@ -47,7 +47,7 @@ class NearCopyLimits(BaseModel):
 
 
 class CaseLimits(BaseModel):
-    """What gates hold a drawn case to; learned from the training data.
+    """The limits that gates hold a drawn case to; learned from the training data.
 
     num_cases: Training cases that were measured.
     labels: Original label id -> limits, without the background and without labels that no case has.
@@ -85,7 +85,7 @@ def learn_limits(masks: Iterable[Mask], table: LabelTable, spacing_mm: Spacing) 
 
 
 def beyond_limits(mask: Mask, limits: CaseLimits, table: LabelTable, spacing_mm: Spacing) -> dict[str, str]:
-    """How a mask differs from those of the training data: reason -> sentence; empty if it is like them.
+    """The limits that a mask breaks: reason -> sentence; empty if it is like those of the training data.
 
     Args:
         mask: [D, h, w], contiguous ids.

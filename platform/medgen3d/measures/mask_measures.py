@@ -1,4 +1,4 @@
-"""What is measured of a mask, per label: size, place, shape, parts and neighbours. Pure: a mask in, numbers out."""
+"""Measures of a mask, per label: size, place, shape, parts and neighbours. Pure: a mask in, numbers out."""
 
 from typing import NamedTuple
 
@@ -11,7 +11,7 @@ Spacing = tuple[float, float, float]
 
 
 class MaskMeasures(NamedTuple):
-    """What is kept of one mask: one entry per label, background first; NaN where the label is absent.
+    """Measures of one mask: one entry per label, background first; NaN where the label is absent.
 
     num_voxels: int64 [K], 0 where absent.
     volume_ml: [K], 0 where absent.

@@ -1,4 +1,4 @@
-"""How well two masks agree."""
+"""Overlap of two masks."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""Targets of a single case, such as `Anterior.volume_ml > 1.2`, and how far a mask is from them. Pure."""
+"""Targets of a single case, such as `Anterior.volume_ml > 1.2`, and the distance of a mask from them. Pure."""
 
 import operator
 import re
@@ -32,11 +32,11 @@ class Target:
     value: float
 
     def is_met(self, mask: Mask, spacing_mm: Spacing) -> bool:
-        """Whether a mask [D, h, w] of contiguous ids fulfils it."""
+        """True where a mask [D, h, w] of contiguous ids fulfils it."""
         return _COMPARE[self.sign](self._found(mask, spacing_mm), self.value)
 
     def shortfall(self, mask: Mask, spacing_mm: Spacing) -> float:
-        """How far a mask is from it, as a share of the larger of the two numbers: 0 where it is met, else up to 1."""
+        """Distance of a mask from it, as a share of the larger of the two numbers: 0 where it is met, else up to 1."""
         found = self._found(mask, spacing_mm)
         if _COMPARE[self.sign](found, self.value):
             return 0.0

@@ -169,7 +169,7 @@ def _train(demo: Demo, show: Show) -> str:
         runs,
         demo.prepared,
         demo.config,
-        lambda stage, step, steps, _figures: show(stage, step, steps),
+        lambda stage, step, steps, _metrics: show(stage, step, steps),
         resume=demo.config.storage.training_dir.exists(),
     )
     if results[-1].version is None:

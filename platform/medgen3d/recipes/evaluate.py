@@ -1,4 +1,4 @@
-"""An evaluation from beginning to end: what is compared is opened, the judge found or trained, the report written."""
+"""An evaluation from beginning to end: the sets are opened, the judge found or trained, the report written."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -26,13 +26,13 @@ NO_SEGMENTER = "none"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Evaluation:
-    """A planned evaluation: everything that a user can have got wrong has been looked at.
+    """A planned evaluation, in which everything that a user can have got wrong has been checked.
 
     segmenter: `auto`, `none` or NAME@version.
     """
 
     sets: Sets
-    gates: list[Goal]
+    goals: list[Goal]
     out: Path
     segmenter: str
     extractor: Extractor | None
@@ -52,7 +52,7 @@ def plan_evaluation(
     usefulness: Path | None = None,
     extractor: str | None = None,
     weights: Path | None = None,
-    gate: Path | None = None,
+    goals: Path | None = None,
 ) -> Evaluation:
     """Open what is compared; nothing is written and Ray is not needed.
 
@@ -67,14 +67,13 @@ def plan_evaluation(
         usefulness: Folder of a usefulness study of the pipeline.
         extractor: Kind of a pretrained network, to be given with `weights`.
         weights: Its file.
-        gate: YAML file of gates; by default the goals that every report is held to.
+        goals: YAML file of goals; by default those that every report is held to.
 
     Raises:
         ConfigError: Choices do not go together.
         DataError: A set or file cannot be used.
         RegistryError: There is no such pipeline.
     """
-    gates = read_goals(gate) if gate else default_goals()
     sets = open_sets(real, synthetic, train)
     if segmenter == AUTO and not (sets.train and sets.train.prepared):
         raise ConfigError(
@@ -85,7 +84,7 @@ def plan_evaluation(
         raise ConfigError("--extractor and --weights go together: the kind of the network and its file")
     return Evaluation(
         sets=sets,
-        gates=gates,
+        goals=read_goals(goals) if goals else default_goals(),
         out=out,
         segmenter=segmenter,
         extractor=pretrained_extractor(extractor, weights) if extractor and weights else None,
@@ -95,7 +94,7 @@ def plan_evaluation(
 
 
 def sections_of(planned: Evaluation) -> dict[str, str]:
-    """{title of a section: what it will be made of, or why it will not}."""
+    """{title of a section: the cases that it will be made of, or the reason why it will not be made}."""
     sets = planned.sets
     reasons = missing(sets, Instruments(usefulness=planned.usefulness))
     if planned.segmenter != NO_SEGMENTER:
@@ -118,14 +117,14 @@ def run_evaluation(planned: Evaluation, config: ExperimentConfig, progress: Prog
         stages=stages,
         usefulness=planned.usefulness,
     )
-    return evaluate(planned.sets, instruments, planned.gates, planned.out, map_on_ray(progress))
+    return evaluate(planned.sets, instruments, planned.goals, planned.out, map_on_ray(progress))
 
 
 def _judge(planned: Evaluation, config: ExperimentConfig, progress: Progress) -> SegmenterJudge:
     train = planned.sets.train
     root = train.prepared.root if train and train.prepared else Path()  # only `auto` looks at it
     judge = judge_for(
-        root, config, planned.segmenter, lambda stage, step, steps, _figures: progress(f"train {stage}", step, steps)
+        root, config, planned.segmenter, lambda stage, step, steps, _metrics: progress(f"train {stage}", step, steps)
     )
     found, expected = judge.trained.stage.spec.num_labels, len(planned.sets.real.labels)
     if found != expected:

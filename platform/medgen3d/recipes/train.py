@@ -40,7 +40,7 @@ def plan_runs(stages: Sequence[str], data: Path, config: ExperimentConfig, name:
 def train_stages(
     runs: Sequence[TrainingRun], data: Path, config: ExperimentConfig, progress: Progress, *, resume: bool = False
 ) -> list[StageResult]:
-    """Train each run in turn; ends early when one is stopped.
+    """Train one run after the other; ends early when one is stopped.
 
     With `resume`, stages that are finished are left as they are, and those that have not begun are started.
 

@@ -81,7 +81,7 @@ def _objection(version: Version, report: Report | None) -> str:
 
 def _missed(verdict: Verdict) -> str:
     found = "not measured" if verdict.passed is None else f"found {verdict.value:.3g}"
-    return f"{verdict.figure} ({found})"
+    return f"{verdict.metric} ({found})"
 
 
 def _keep(tracking: Tracking, version: Version, report: Report) -> None:

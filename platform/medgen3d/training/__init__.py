@@ -1,1 +1,1 @@
-"""A prepared set in, a trained bundle out; one loop for every stage."""
+"""Training: a prepared set in, a trained bundle out; one loop for every stage."""

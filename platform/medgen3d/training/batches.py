@@ -1,4 +1,4 @@
-"""Which examples a worker sees: a pure function of (seed, step, rank), so that a run can resume anywhere."""
+"""The examples that a worker sees, a pure function of (seed, step, rank), so that a run can resume anywhere."""
 
 import functools
 from collections import OrderedDict
@@ -8,6 +8,7 @@ from typing import Self
 import numpy as np
 from torch.utils.data import DataLoader, Dataset
 
+from medgen3d.artifacts.examples import read_example
 from medgen3d.artifacts.prepared_set import PreparedSet
 from medgen3d.core.seeds import stream_seed
 from medgen3d.training.elastic_deformation import elastically_deformed
@@ -59,13 +60,6 @@ class ExampleSet(Dataset[Batch]):
                 self._cached_bytes -= oldest.image.nbytes + oldest.mask.nbytes
         self._cache.move_to_end(case_id)
         return self._cache[case_id]
-
-
-def read_example(prepared: PreparedSet, case_id: str) -> Example:
-    """A case of a prepared set as the stages see it."""
-    case = prepared.read(case_id)
-    box = (case.box.top, case.box.bottom, case.box.left, case.box.right)
-    return Example(image=case.image, mask=case.mask, box=box)
 
 
 class StepSampler:

@@ -1,4 +1,4 @@
-"""Training volumes bent by smooth random fields: other shapes of the same anatomy, where there are few cases."""
+"""Elastic deformation: training volumes bent by smooth random fields, as further shapes where there are few cases."""
 
 from dataclasses import replace
 
@@ -42,7 +42,7 @@ def elastically_deformed(
 def _grid(
     shape: tuple[int, ...], spacing_mm: tuple[float, float, float], bend_mm: float, rng: np.random.Generator
 ) -> Tensor:
-    """Where each voxel is fetched from, [1, D, H, W, 3] in grid_sample's coordinates (x, y, z)."""
+    """The place that each voxel is fetched from, [1, D, H, W, 3] in grid_sample's coordinates (x, y, z)."""
     knots = [max(2, round(size * length / KNOTS_MM) + 1) for size, length in zip(shape, spacing_mm, strict=True)]
     at_knots = bend_mm * rng.standard_normal((1, 3, *knots))
     field = F.interpolate(torch.from_numpy(at_knots).float(), size=tuple(shape), mode="trilinear", align_corners=True)[

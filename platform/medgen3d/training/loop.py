@@ -1,4 +1,4 @@
-"""The training loop, the same for every stage; it knows neither Ray nor MLflow, both are handed in."""
+"""The training loop, the same for every stage. It knows neither Ray nor MLflow; both are handed in."""
 
 import math
 from collections.abc import Callable, Iterable

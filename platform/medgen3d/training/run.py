@@ -1,4 +1,4 @@
-"""A training run on disk: what it trains on, with which configuration, and what may resume it."""
+"""A training run on disk: its data set and configuration, by which it is known when it is to be resumed."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Everything of a training run that a checkpoint must hold, and how it is saved and restored."""
+"""The state of a training run, everything that a checkpoint must hold; it saves and restores itself."""
 
 import math
 import zipfile

@@ -1,45 +1,12 @@
-"""What one training worker does besides the loop: logging, previews, checkpoints. The wiring to Ray is handed in."""
+"""The reports that follow a training step: log lines, previews and checkpoints. How each is made is handed in."""
 
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-import torch
-
-from medgen3d.artifacts.pictures import montage
-from medgen3d.artifacts.prepared_set import PreparedSet
-from medgen3d.config.experiment import ExperimentConfig, StageTraining
-from medgen3d.core.seeds import stream_seed
-from medgen3d.training.batches import read_example
+from medgen3d.config.experiment import StageTraining
 from medgen3d.training.loop import Losses
 from medgen3d.training.state import TrainingState
-from medgen3d_stages.catalogue import make_stage
-from medgen3d_stages.contract import DataSpec, Stage
-
-
-def data_spec(prepared: PreparedSet) -> DataSpec:
-    """What the stages must know of a prepared set."""
-    return DataSpec(
-        num_labels=len(prepared.info.label_table),
-        plane=prepared.info.plane,
-        spacing_mm=prepared.info.spacing_mm,
-        max_depth=max(depth for depth, _, _ in prepared.info.shapes("train")),
-    )
-
-
-def stage_for(name: str, config: ExperimentConfig, prepared: PreparedSet) -> Stage:
-    """The stage as the configuration and the data set describe it."""
-    return make_stage(name, getattr(config, name), data_spec(prepared))
-
-
-def preview_png(stage: Stage, state: TrainingState, prepared: PreparedSet, seed: int) -> bytes:
-    """A picture of one sample of the EMA networks, for the first case of the validation split (or of training)."""
-    info = prepared.info
-    example = read_example(prepared, (info.case_ids("validation") or info.case_ids("train"))[0])
-    generator = torch.Generator().manual_seed(stream_seed(seed, stage.name, "preview"))
-    image, mask = stage.preview(state.sampling_networks(), example, generator)
-    title = f"{'PHANTOM ' if info.phantom else ''}{info.name}, {stage.name}, step {state.step}"
-    return montage([(title, image, mask)], dict(enumerate(info.label_table.names)), info.spacing_mm)
 
 
 @dataclass
@@ -48,7 +15,7 @@ class StepReporter:
 
     settings: How often each is due.
     batch_size: Examples per step over all workers.
-    log: (step, figures): the mean of each loss since the last time, examples per second, the learning rate.
+    log: (step, metrics): the mean of each loss since the last time, examples per second, the learning rate.
     preview: Draws and logs a picture.
     checkpoint: Saves the state; called by every worker at the same steps.
     asked_to_stop: Whether training is to end now; called by every worker at the same steps, all get the same answer.
@@ -82,8 +49,8 @@ class StepReporter:
 
     def _log(self, state: TrainingState) -> None:
         elapsed = max(time.monotonic() - self._since, 1e-9)
-        figures = {name: total / self._count for name, total in self._sums.items()}
-        figures["examples_per_second"] = self._count * self.batch_size / elapsed
-        figures["learning_rate"] = float(next(iter(state.schedules.values())).get_last_lr()[0])
-        self.log(state.step, figures)
+        metrics = {name: total / self._count for name, total in self._sums.items()}
+        metrics["examples_per_second"] = self._count * self.batch_size / elapsed
+        metrics["learning_rate"] = float(next(iter(state.schedules.values())).get_last_lr()[0])
+        self.log(state.step, metrics)
         self._sums, self._count, self._since = {}, 0, time.monotonic()

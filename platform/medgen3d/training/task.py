@@ -1,4 +1,4 @@
-"""What the workers of a run are told, and what becomes of their last checkpoint: a bundle."""
+"""The task that the workers of a run are given, and the bundle that is made of their last checkpoint."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -12,13 +12,18 @@ from medgen3d.artifacts.provenance import Provenance, config_hash
 from medgen3d.config.experiment import ExperimentConfig, StageTraining
 from medgen3d.registry.tracking import RunLog
 from medgen3d.training.run import TrainingRun
+from medgen3d.training.stage_factory import stage_for
 from medgen3d.training.state import TrainingState
-from medgen3d.training.step_reports import stage_for
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainingTask:
-    """What every worker of a run is told. Small and picklable; data are read by the workers themselves."""
+    """Everything that a worker of a run is told. Small and picklable; the workers read the data themselves.
+
+    stage: Its name.
+    data: Absolute path of the prepared set, which every worker sees.
+    run_log: The MLflow run that is logged to.
+    """
 
     stage: str
     data: str
@@ -33,35 +38,44 @@ class TrainingTask:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainingOutcome:
-    """How a run ended. `bundle` is None when it was stopped before its last step; it can then be resumed."""
+    """The end of a run. bundle: None where it was stopped before its last step; it can then be resumed."""
 
     run: TrainingRun
     step: int
     bundle: Path | None
 
 
-def finish(run: TrainingRun, job: TrainingTask, checkpoint: Path) -> TrainingOutcome:
-    """Turn the last checkpoint into a bundle, if it is the last step's."""
-    prepared = PreparedSet(Path(job.data))
-    stage = stage_for(job.stage, job.config, prepared)
-    state = TrainingState(stage, job.settings, job.config.seed, torch.device("cpu"))
+def finish(run: TrainingRun, task: TrainingTask, checkpoint: Path) -> TrainingOutcome:
+    """Make a bundle of the last checkpoint, if it is the last step's.
+
+    Args:
+        run: The run that has ended.
+        task: As its workers were given it.
+        checkpoint: Folder of the checkpoint and of the preview that was drawn with it.
+
+    Raises:
+        ArtifactError: The checkpoint is damaged, or of another stage or configuration.
+    """
+    prepared = PreparedSet(Path(task.data))
+    stage = stage_for(task.stage, task.config, prepared)
+    state = TrainingState(stage, task.settings, task.config.seed, torch.device("cpu"))
     state.restore(checkpoint)
-    if state.step < job.settings.steps:
+    if state.step < task.settings.steps:
         return TrainingOutcome(run=run, step=state.step, bundle=None)
     info = BundleInfo(
         stage=run.stage,
-        stage_config=dataclasses.asdict(getattr(job.config, run.stage)),
+        stage_config=dataclasses.asdict(getattr(task.config, run.stage)),
         spec=dataclasses.asdict(stage.spec),
         dataset=BundleDataset.of(prepared),
     )
     provenance = Provenance(
         dataset_name=prepared.info.name,
         dataset_digest=prepared.digest,
-        config_hash=config_hash(job.config.model_dump(mode="json")),
-        seed=job.config.seed,
+        config_hash=config_hash(task.config.model_dump(mode="json")),
+        seed=task.config.seed,
         parent_run=run.mlflow_run,
     )
-    bundle = bundle_folder(run, job.config)
+    bundle = bundle_folder(run, task.config)
     # The worker drew it: the driver may be a machine without a GPU, on which a large sample would take hours.
     picture = (checkpoint / PREVIEW).read_bytes()
     write_bundle(bundle, info, state.bundle_weights(), provenance, picture)
@@ -69,5 +83,5 @@ def finish(run: TrainingRun, job: TrainingTask, checkpoint: Path) -> TrainingOut
 
 
 def bundle_folder(run: TrainingRun, config: ExperimentConfig) -> Path:
-    """Where a run's bundle lies once it has ended."""
+    """The folder of a run's bundle once the run has ended."""
     return config.storage.training_dir / run.folder_name / "bundle"

@@ -1,4 +1,4 @@
-"""The synthetic pairs of one size: cut the cases, train the three stages on them, draw. What is there is kept."""
+"""The synthetic pairs of one size: the cases are cut out, the three stages trained on them, the pairs drawn."""
 
 from collections.abc import Mapping
 
@@ -22,7 +22,7 @@ _RUN = "generator"
 
 
 def make_pairs(size: PlannedSize, source: PreparedSet, num_pairs: int, config: ExperimentConfig, show: Show) -> Size:
-    """See to it that the size has its pairs. Needs a running Ray unless they are there.
+    """Make the pairs of a size, as far as they are not there. Needs a running Ray unless they are.
 
     Args:
         size: Which cases the generator may see.
@@ -89,7 +89,7 @@ def _check_pairs(size: PlannedSize, prepared: PreparedSet, chosen: Pipeline | No
 
 
 def _drawn_by(pipeline: Pipeline, info: SyntheticSetInfo) -> bool:
-    """Whether its weights are those that drew the pairs; a stage that was left out is listed in neither."""
+    """True where its weights are those that drew the pairs; a stage that was left out is listed in neither."""
     return all(pipeline.info.stages[stage].weights_sha256 == used for stage, used in info.weights_sha256.items())
 
 
@@ -109,7 +109,7 @@ def _trained_pipeline(size: PlannedSize, prepared: PreparedSet, config: Experime
         plan_runs(CHAIN, prepared.root, own, _RUN),
         prepared.root,
         own,
-        lambda stage, step, steps, _figures: show(f"{size.num_cases} cases, train {stage}", step, steps),
+        lambda stage, step, steps, _metrics: show(f"{size.num_cases} cases, train {stage}", step, steps),
         resume=own.storage.training_dir.exists(),
     )
     if results[-1].version is None:

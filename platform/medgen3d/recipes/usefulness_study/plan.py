@@ -1,4 +1,4 @@
-"""The plan of a study: which numbers of real cases, which generator sees which of them, and which trials there are.
+"""The plan of a study: the numbers of real cases, the cases that each generator sees, and the trials.
 
 DIR/usefulness.json      the results
 DIR/n010/prepared        the ten cases that the generator may see (with all cases: the prepared set itself)
@@ -43,7 +43,7 @@ class PlannedSize:
 
     @property
     def prepared(self) -> Path:
-        """What the generator is trained on."""
+        """The prepared set that the generator is trained on."""
         return self.whole or self.folder / "prepared"
 
     @property
@@ -52,7 +52,7 @@ class PlannedSize:
 
     @property
     def num_pairs_there(self) -> int:
-        """How many pairs are drawn already."""
+        """Pairs that are drawn already."""
         return len(SyntheticSet(self.pairs).case_ids) if (self.pairs / "manifest.parquet").exists() else 0
 
     @property
@@ -101,7 +101,7 @@ class Study:
         ]
 
     def how_pairs_come(self, size: PlannedSize) -> str:
-        """Where the size's pairs come from, in a few words."""
+        """The origin of the size's pairs, in a few words."""
         missing = self.num_pairs - size.num_pairs_there
         if missing <= 0:
             return "are there"

@@ -15,7 +15,7 @@ from medgen3d.registry.tracking import RunLog, Tracking, start_run
 
 
 def run_study(study: Study, show: Show) -> UsefulnessResults:
-    """Do what is missing of a study. Needs a running Ray; the configuration's `use_gpu` must be decided.
+    """Finish a study. Needs a running Ray; the configuration's `use_gpu` must be decided.
 
     Args:
         study: From `plan_study`.
@@ -40,8 +40,8 @@ def run_study(study: Study, show: Show) -> UsefulnessResults:
             write_usefulness(study.out, results)
             arm = trial.arm.replace("+", "_and_")  # MLflow allows no plus in a name
             run_log.metrics(trial.seed, {f"dice/{arm}/{trial.num_cases:03d}": trial.mean_dice})
-        figures = usefulness(results).section.figures
-        run_log.metrics(0, {figure.name: figure.value for figure in figures if figure.value is not None})
+        metrics = usefulness(results).section.metrics
+        run_log.metrics(0, {metric.name: metric.value for metric in metrics if metric.value is not None})
         run_log.artifact(study.out / FILE)
     return results
 

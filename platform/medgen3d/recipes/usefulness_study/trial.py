@@ -11,16 +11,17 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
+from medgen3d.artifacts.examples import read_example
 from medgen3d.artifacts.prepared_set import PreparedSet
 from medgen3d.artifacts.usefulness_results import Arm, Trial
 from medgen3d.config.experiment import ExperimentConfig
 from medgen3d.core.seeds import stream_seed
 from medgen3d.evaluation.agreement import compare_masks
 from medgen3d.evaluation.sets import LabelledSet, open_sets
-from medgen3d.training.batches import ExampleSet, StepSampler, batches, read_example
+from medgen3d.training.batches import ExampleSet, StepSampler, batches
 from medgen3d.training.loop import train
+from medgen3d.training.stage_factory import stage_for
 from medgen3d.training.state import TrainingState
-from medgen3d.training.step_reports import stage_for
 from medgen3d_stages.arrays import Batch, Example
 from medgen3d_stages.chain import TrainedStage
 from medgen3d_stages.contract import Stage
@@ -31,7 +32,7 @@ STAGE = "segmenter"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrialSpec:
-    """What a trial is told. Small and picklable; whoever runs it reads the data.
+    """The specification of a trial. Small and picklable; whoever runs it reads the data.
 
     case_ids: Real training cases; they count where the arm has real ones.
     data: The prepared set with them and the test cases.

@@ -1,1 +1,1 @@
-"""Training through Ray Train. What Ray's own processes load is kept apart from torch, so that they start at once."""
+"""Training through Ray Train. Modules that Ray's own processes load do without torch, so that they start at once."""

@@ -1,4 +1,4 @@
-"""Which failures end a run. Loaded by Ray Train's controller."""
+"""The failures that end a run instead of being tried again. Loaded by Ray Train's controller."""
 
 from typing import Any
 

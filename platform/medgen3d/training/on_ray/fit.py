@@ -1,4 +1,4 @@
-"""One TorchTrainer run per stage, the same for every stage, as the driver sees it."""
+"""The driver's side of a training run: one TorchTrainer run of Ray Train per stage, the same for every stage."""
 
 import logging
 import threading
@@ -24,7 +24,7 @@ from medgen3d.training.task import TrainingOutcome, TrainingTask, bundle_folder,
 
 log = logging.getLogger(__name__)
 Progress = Callable[[str, int, int, Losses], None]
-"""(stage, step, steps, latest figures)."""
+"""(stage, step, steps, latest metrics)."""
 
 
 class TrainingFailedError(Medgen3dError):
@@ -54,41 +54,45 @@ def train_stage(
         TrainingFailedError: A worker met another error of ours, or the run failed more often than
             `cluster.max_failures`.
     """
-    job = TrainingTask(stage=run.stage, data=str(data.absolute()), config=config, run_log=run_log)
+    task = TrainingTask(stage=run.stage, data=str(data.absolute()), config=config, run_log=run_log)
     bundle = bundle_folder(run, config)
     if bundle.exists():
-        return TrainingOutcome(run=run, step=job.settings.steps, bundle=bundle)
+        return TrainingOutcome(run=run, step=task.settings.steps, bundle=bundle)
     run_log.reopen()
     # On the driver's own machine, as Ray Train's controller: a run survives the loss of any other.
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    board = ray.remote(num_cpus=0, scheduling_strategy=here)(ProgressActor).remote()
-    trainer = TorchTrainer(
-        lambda: run_worker(
-            job, board
-        ),  # not as `train_loop_config`, which the controller would load, and with it torch
+    progress_actor = ray.remote(num_cpus=0, scheduling_strategy=here)(ProgressActor).remote()
+    trainer = _trainer(run, task, progress_actor)
+    checkpoint = _fit(trainer, progress_actor, run, task.settings.steps, progress).checkpoint
+    if checkpoint is None:
+        raise TrainingFailedError(run.folder_name, "it ended without a checkpoint.")
+    with checkpoint.as_directory() as folder:
+        return finish(run, task, Path(folder))
+
+
+def _trainer(run: TrainingRun, task: TrainingTask, progress_actor: Any) -> TorchTrainer:
+    config, cluster = task.config, task.config.cluster
+    return TorchTrainer(
+        # Not as `train_loop_config`, which the controller would load, and with it torch.
+        lambda: run_worker(task, progress_actor),
         scaling_config=ScalingConfig(
-            num_workers=config.cluster.num_workers,
-            use_gpu=bool(config.cluster.use_gpu),
-            resources_per_worker={"CPU": config.cluster.cpus_per_worker}
-            | ({"GPU": 1} if config.cluster.use_gpu else {}),
+            num_workers=cluster.num_workers,
+            use_gpu=bool(cluster.use_gpu),
+            resources_per_worker={"CPU": cluster.cpus_per_worker} | ({"GPU": 1} if cluster.use_gpu else {}),
         ),
         run_config=RunConfig(
             name=run.folder_name,
             storage_path=str(config.storage.training_dir),
-            failure_config=FailureConfig(max_failures=config.cluster.max_failures, controller_failure_limit=3),
+            failure_config=FailureConfig(max_failures=cluster.max_failures, controller_failure_limit=3),
             checkpoint_config=CheckpointConfig(num_to_keep=2),
             callbacks=[StopForOwnErrors()],
         ),
     )
-    result = _fit(trainer, board, run, job.settings.steps, progress)
-    checkpoint = result.checkpoint
-    if checkpoint is None:
-        raise TrainingFailedError(run.folder_name, "it ended without a checkpoint.")
-    with checkpoint.as_directory() as folder:
-        return finish(run, job, Path(folder))
 
 
-def _fit(trainer: TorchTrainer, board: Any, run: TrainingRun, steps: int, progress: Progress) -> ray.train.Result:
+def _fit(
+    trainer: TorchTrainer, progress_actor: Any, run: TrainingRun, steps: int, progress: Progress
+) -> ray.train.Result:
     """Run `fit` in a thread, so that Ray does not take Ctrl-C for itself, and show progress meanwhile."""
     outcome: dict[str, Any] = {}
     ended = threading.Event()
@@ -106,14 +110,14 @@ def _fit(trainer: TorchTrainer, board: Any, run: TrainingRun, steps: int, progre
     while not ended.is_set():
         try:
             ended.wait(timeout=1.0)  # not Thread.join: Ctrl-C in it makes Python 3.11 believe that the thread has ended
-            step, figures = ray.get(board.read.remote())
-            progress(run.stage, step, steps, figures)
+            step, metrics = ray.get(progress_actor.read.remote())
+            progress(run.stage, step, steps, metrics)
         except KeyboardInterrupt:
             if asked:
                 raise
             asked = True
             log.warning("Saving a checkpoint, then stopping; Ctrl-C again to stop at once.")
-            board.ask_to_stop.remote()
+            progress_actor.ask_to_stop.remote()
     if "error" in outcome:
         raise _explained(run, outcome["error"]) from outcome["error"]
     result: ray.train.Result = outcome["result"]

@@ -1,6 +1,7 @@
-"""What one training worker does, wired to Ray Train."""
+"""One training worker: the training loop and the reports after its steps, wired to Ray Train."""
 
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,59 +15,43 @@ from medgen3d.artifacts.bundle import PREVIEW
 from medgen3d.artifacts.prepared_set import PreparedSet
 from medgen3d.training.batches import ExampleSet, StepSampler, batches
 from medgen3d.training.loop import Losses, train
+from medgen3d.training.previews import preview_png
+from medgen3d.training.stage_factory import stage_for
 from medgen3d.training.state import TrainingState
-from medgen3d.training.step_reports import StepReporter, preview_png, stage_for
+from medgen3d.training.step_reports import StepReporter
 from medgen3d.training.task import TrainingTask
+from medgen3d_stages.contract import Stage
 
 
-def run_worker(job: TrainingTask, board: Any) -> None:
-    """One worker, from its start (or restart) to the last step."""
+def run_worker(task: TrainingTask, progress_actor: Any) -> None:
+    """One worker, from its start (or restart) to the last step.
+
+    Args:
+        task: The same for all workers of a run.
+        progress_actor: Handle of a `ProgressActor`.
+
+    Raises:
+        ArtifactError: The prepared set or the checkpoint cannot be used.
+        TrainingDivergedError: A loss or a gradient is no longer finite.
+    """
     context = ray.train.get_context()
     rank, world_size = context.get_world_rank(), context.get_world_size()
-    torch.set_num_threads(job.config.cluster.threads)
-    device = ray.train.torch.get_device()
-    prepared = PreparedSet(Path(job.data))
-    stage, settings, seed = stage_for(job.stage, job.config, prepared), job.settings, job.config.seed
+    torch.set_num_threads(task.config.cluster.threads)
+    device, prepared = ray.train.torch.get_device(), PreparedSet(Path(task.data))
+    stage, settings, seed = stage_for(task.stage, task.config, prepared), task.settings, task.config.seed
     state = TrainingState(stage, settings, seed, device)
     if (checkpoint := ray.train.get_checkpoint()) is not None:
         with checkpoint.as_directory() as folder:
             state.restore(Path(folder))
-    first = rank == 0
-    stop, picture = False, b""
-
-    def log_figures(step: int, figures: Losses) -> None:
-        nonlocal stop
-        if first:
-            job.run_log.metrics(step, {f"train/{name}": value for name, value in figures.items()})
-            stop = ray.get(board.post.remote(step, figures))
-
-    def asked_to_stop() -> bool:
-        if world_size == 1:
-            return stop
-        answer = torch.tensor([int(stop)], device=device)
-        torch.distributed.broadcast(answer, src=0)
-        return bool(answer.item())
-
-    def preview(current: TrainingState) -> None:
-        nonlocal picture
-        if first:
-            picture = preview_png(stage, current, prepared, seed)
-            job.run_log.image(f"preview/{job.stage}", picture, current.step)
-
-    journal = StepReporter(
-        settings,
-        settings.batch_size * world_size,
-        log_figures,
-        preview,
-        lambda s: _report(s, first, picture),
-        asked_to_stop,
+    hooks = _Hooks(task, progress_actor, stage, prepared, rank, world_size)
+    reporter = StepReporter(
+        settings, settings.batch_size * world_size, hooks.log, hooks.preview, hooks.checkpoint, hooks.asked_to_stop
     )
     loader = batches(
         ExampleSet.of(prepared, stage, seed, settings.bend_mm),
         StepSampler(state.step, settings.steps, settings.batch_size, rank, world_size),
         settings.loader_workers,
     )
-    wrap = ray.train.torch.prepare_model if world_size > 1 else torch.nn.Module.requires_grad_
     train(
         stage,
         state,
@@ -75,18 +60,52 @@ def run_worker(job: TrainingTask, board: Any) -> None:
         seed=seed,
         rank=rank,
         device=device,
-        wrap=wrap,
-        after_step=journal.after_step,
+        wrap=ray.train.torch.prepare_model if world_size > 1 else torch.nn.Module.requires_grad_,
+        after_step=reporter.after_step,
     )
 
 
-def _report(state: TrainingState, first: bool, picture: bytes) -> None:
-    """Every worker must report; the first one hands over the checkpoint, with the latest preview beside it."""
-    metrics = {"step": state.step}
-    if not first:
-        ray.train.report(metrics, checkpoint=None)
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        state.save(Path(folder))
-        (Path(folder) / PREVIEW).write_bytes(picture)
-        ray.train.report(metrics, Checkpoint.from_directory(folder), checkpoint_dir_name=f"step-{state.step:08d}")
+@dataclass
+class _Hooks:
+    """The hooks of `StepReporter` in one worker: rank 0 logs, draws and saves; all stop at the same step.
+
+    stop: The driver's last answer to rank 0.
+    picture: The latest preview, which goes into the next checkpoint.
+    """
+
+    task: TrainingTask
+    progress_actor: Any
+    stage: Stage
+    prepared: PreparedSet
+    rank: int
+    world_size: int
+    stop: bool = False
+    picture: bytes = b""
+
+    def log(self, step: int, metrics: Losses) -> None:
+        if self.rank == 0:
+            self.task.run_log.metrics(step, {f"train/{name}": value for name, value in metrics.items()})
+            self.stop = ray.get(self.progress_actor.post.remote(step, metrics))
+
+    def preview(self, state: TrainingState) -> None:
+        if self.rank == 0:
+            self.picture = preview_png(self.stage, state, self.prepared, self.task.config.seed)
+            self.task.run_log.image(f"preview/{self.stage.name}", self.picture, state.step)
+
+    def checkpoint(self, state: TrainingState) -> None:
+        """Every worker must report to Ray Train; rank 0 hands over the checkpoint, with the latest preview in it."""
+        metrics = {"step": state.step}
+        if self.rank != 0:
+            ray.train.report(metrics, checkpoint=None)
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            state.save(Path(folder))
+            (Path(folder) / PREVIEW).write_bytes(self.picture)
+            ray.train.report(metrics, Checkpoint.from_directory(folder), checkpoint_dir_name=f"step-{state.step:08d}")
+
+    def asked_to_stop(self) -> bool:
+        if self.world_size == 1:
+            return self.stop
+        answer = torch.tensor([int(self.stop)], device=ray.train.torch.get_device())
+        torch.distributed.broadcast(answer, src=0)
+        return bool(answer.item())

@@ -25,7 +25,7 @@ def png(width=3, height=2):
 
 
 def verdict(passed):
-    return Verdict(figure="a.b", goal="a: at most 1", value=1, floor=None, ratio=None, passed=passed)
+    return Verdict(metric="a.b", goal="a: at most 1", value=1, floor=None, ratio=None, passed=passed)
 
 
 def section(name="fidelity", picture="plot.png"):
@@ -33,7 +33,7 @@ def section(name="fidelity", picture="plot.png"):
         name=name,
         title="Fidelity",
         about="How it is measured.",
-        figures=[Metric(name=f"{name}.fid", title="FID", value=2.0, floor=1.0, num=20)],
+        metrics=[Metric(name=f"{name}.fid", title="FID", value=2.0, floor=1.0, num=20)],
         pictures=[Picture(file=picture, caption="A plot", alt="Lines")],
     )
 
@@ -69,6 +69,13 @@ def test_the_files_read_back(tmp_path):
     assert read_report(tmp_path / "new" / "folder") == report
     names = {path.name for path in (tmp_path / "new" / "folder").iterdir()}
     assert names == {"report.json", "report.html", "plot.png"}
+
+
+def test_metrics_are_called_figures_in_the_file(tmp_path):
+    write_report(tmp_path, make_report(verdicts=[verdict(True)], sections=[section()]), {"plot.png": png()})
+    content = json.loads((tmp_path / "report.json").read_text())
+    assert content["verdicts"][0]["figure"] == "a.b"
+    assert [each["name"] for each in content["sections"][0]["figures"]] == ["fidelity.fid"]
 
 
 def test_the_first_schema_is_refused_with_what_to_do(tmp_path):

@@ -39,11 +39,11 @@ def test_the_gap_is_the_ceiling_minus_the_synthetic_mean():
     real = [compare_masks(cube(2), cube(2), 3, SPACING_MM)] * 3
     synthetic = [compare_masks(cube(2), cube(3), 3, SPACING_MM)] * 2
     section = agreement(real, synthetic, LABELS, np.random.default_rng(0), "a judge").section
-    figures = {figure.name: figure for figure in section.figures}
-    gap = figures["agreement.dice_gap"]
+    metrics = {metric.name: metric for metric in section.metrics}
+    gap = metrics["agreement.dice_gap"]
     assert (gap.value, gap.interval, gap.num) == (pytest.approx(0.25), pytest.approx((0.25, 0.25)), 2)
-    assert figures["agreement.dice.cube"].value == pytest.approx(0.75)
-    assert figures["agreement.dice.plate"].value is None
+    assert metrics["agreement.dice.cube"].value == pytest.approx(0.75)
+    assert metrics["agreement.dice.plate"].value is None
     assert section.tables[0].rows[0][:3] == ["cube", "1.000 ± 0.000", "0.750 ± 0.000"]
 
 
@@ -54,4 +54,4 @@ def test_shuffled_masks_destroy_agreement():
         compare_masks(mask, other, 3, SPACING_MM) for mask, other in zip(masks, masks[1:] + masks[:1], strict=True)
     ]
     section = agreement(right, shuffled, LABELS, np.random.default_rng(0), "a judge").section
-    assert section.figures[0].value == pytest.approx(1.0)
+    assert section.metrics[0].value == pytest.approx(1.0)

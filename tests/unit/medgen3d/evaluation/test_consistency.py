@@ -1,4 +1,4 @@
-"""Smooth bodies with flicker along one axis: only that axis's figures may notice."""
+"""Smooth bodies with flicker along one axis: only that axis's metrics may notice."""
 
 import io
 
@@ -30,9 +30,9 @@ def measures(cases):
     return [measure_consistency(image, mask, 2) for image, mask in cases]
 
 
-def figures(real, synthetic):
+def metrics(real, synthetic):
     findings = consistency(measures(real), measures(synthetic), np.random.default_rng(0))
-    return {figure.name.removeprefix("consistency."): figure for figure in findings.section.figures}
+    return {metric.name.removeprefix("consistency."): metric for metric in findings.section.metrics}
 
 
 def test_slice_dice_is_the_mean_over_neighbours_and_labels_along_each_axis():
@@ -99,10 +99,10 @@ def test_flicker_along_d_raises_the_axial_step_and_the_high_bins_of_the_axial_sp
     np.testing.assert_allclose(after.spectrum[1:], before.spectrum[1:], atol=1e-3)
 
 
-def test_synthetic_flicker_is_seen_in_the_axial_figures_over_the_floor_and_nowhere_else():
+def test_synthetic_flicker_is_seen_in_the_axial_metrics_over_the_floor_and_nowhere_else():
     real, smooth = ([smooth_case(seed) for seed in seeds] for seeds in (range(12), range(12, 24)))
-    alike = figures(real, smooth)
-    flickering = figures(real, [(flicker(image), mask) for image, mask in smooth])
+    alike = metrics(real, smooth)
+    flickering = metrics(real, [(flicker(image), mask) for image, mask in smooth])
 
     assert flickering["step.axial"].ratio > 3 * alike["step.axial"].ratio
     assert flickering["spectrum.axial"].ratio > 3 * alike["spectrum.axial"].ratio
@@ -118,19 +118,19 @@ def test_shuffled_slices_destroy_the_dice_of_neighbours():
 
     before, after = (measure_consistency(image, each, 2).slice_dice for each in (mask, shuffled))
     assert after[0] < 0.6 * before[0]
-    assert figures(real, [(image, shuffled)] * 4)["slice_dice.axial"].ratio > 3
+    assert metrics(real, [(image, shuffled)] * 4)["slice_dice.axial"].ratio > 3
 
 
 def test_identical_cases_are_nowhere_apart():
-    every = figures([smooth_case(0)] * 4, [smooth_case(0)] * 4)
+    every = metrics([smooth_case(0)] * 4, [smooth_case(0)] * 4)
 
     assert sorted(every) == sorted(f"{name}.{view}" for name in ("slice_dice", "step", "spectrum") for view in VIEWS)
-    assert {(figure.value, figure.ratio) for figure in every.values()} == {(0, None)}
+    assert {(metric.value, metric.ratio) for metric in every.values()} == {(0, None)}
 
 
 def test_constant_images_have_no_steps_to_compare():
     image, mask = smooth_case(0)
-    every = figures([(image, mask)] * 2, [(np.zeros_like(image), mask)] * 2)
+    every = metrics([(image, mask)] * 2, [(np.zeros_like(image), mask)] * 2)
 
     assert every["spectrum.axial"].value is None
     assert "no synthetic case" in every["spectrum.axial"].note

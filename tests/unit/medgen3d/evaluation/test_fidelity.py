@@ -41,8 +41,8 @@ def found(real, synthetic, identities=(JUDGE,)):
     return fidelity(real, synthetic, identities, np.random.default_rng(0))
 
 
-def figures(findings):
-    return {figure.name.removeprefix("fidelity."): figure for figure in findings.section.figures}
+def metrics(findings):
+    return {metric.name.removeprefix("fidelity."): metric for metric in findings.section.metrics}
 
 
 def test_every_view_has_its_distances_of_each_extractor():
@@ -51,27 +51,27 @@ def test_every_view_has_its_distances_of_each_extractor():
     of_other = {name.replace(".", "_pretrained.") for name in of_one}
     findings = found(real, synthetic, (JUDGE, PRETRAINED))
 
-    assert figures(findings).keys() == of_one | of_other | {"ms_ssim", "intensity"}
-    assert all(figure.num == 4 for name, figure in figures(findings).items() if name != "ms_ssim")
+    assert metrics(findings).keys() == of_one | of_other | {"ms_ssim", "intensity"}
+    assert all(metric.num == 4 for name, metric in metrics(findings).items() if name != "ms_ssim")
     for identity in (JUDGE, PRETRAINED):
         assert f"{identity.name} (weights SHA-256 {identity.weights_sha256})" in findings.section.about
 
 
 def test_a_pretrained_extractor_alone_is_not_taken_for_the_judge():
-    names = figures(found(measured(images(8, 0)), measured(images(4, 1)), (PRETRAINED,))).keys()
+    names = metrics(found(measured(images(8, 0)), measured(images(4, 1)), (PRETRAINED,))).keys()
     assert "fid_pretrained.axial" in names
     assert "fid.axial" not in names
 
 
 def test_without_an_extractor_images_are_still_compared_by_intensity_and_diversity():
     real, synthetic = measured(images(8, 0), ()), measured(images(4, 1), ())
-    assert figures(found(real, synthetic, ())).keys() == {"ms_ssim", "intensity"}
+    assert metrics(found(real, synthetic, ())).keys() == {"ms_ssim", "intensity"}
 
 
 def test_images_drawn_like_the_real_ones_lie_at_the_floor_and_brighter_ones_far_above():
     real = measured(images(40, 0))
-    alike = figures(found(real, measured(images(20, 1))))
-    brighter = figures(found(real, measured(images(20, 2, brightness=0.4))))
+    alike = metrics(found(real, measured(images(20, 1))))
+    brighter = metrics(found(real, measured(images(20, 2, brightness=0.4))))
 
     for view in ("axial", "coronal", "sagittal"):
         assert 0.3 < alike[f"fid.{view}"].ratio < 3
@@ -86,22 +86,22 @@ def test_adding_to_a_feature_adds_the_square_of_it_to_the_fid():
         for case in real
     ]
 
-    figure = figures(found(real, added))["fid.axial"]
-    assert figure.value == pytest.approx(0.09 + figure.floor, rel=0.7)  # other cases on each side: close, not equal
-    assert figure.interval[0] <= figure.value <= figure.interval[1]
+    metric = metrics(found(real, added))["fid.axial"]
+    assert metric.value == pytest.approx(0.09 + metric.floor, rel=0.7)  # other cases on each side: close, not equal
+    assert metric.interval[0] <= metric.value <= metric.interval[1]
 
 
 def test_a_set_of_one_image_over_and_over_is_less_varied_than_the_real_one():
-    figure = figures(found(measured(images(8, 0)), measured(images(1, 1).repeat(5, axis=0))))["ms_ssim"]
+    metric = metrics(found(measured(images(8, 0)), measured(images(1, 1).repeat(5, axis=0))))["ms_ssim"]
 
-    assert figure.value == pytest.approx(1, abs=1e-5)
-    assert figure.floor < 0.9
-    assert figure.num == 10  # pairs of 5
-    assert "less varied" in figure.note
+    assert metric.value == pytest.approx(1, abs=1e-5)
+    assert metric.floor < 0.9
+    assert metric.num == 10  # pairs of 5
+    assert "less varied" in metric.note
 
 
 def test_too_few_cases_give_a_reason_instead_of_a_number():
-    few = figures(found(measured(images(3, 0)), measured(images(1, 1))))
+    few = metrics(found(measured(images(3, 0)), measured(images(1, 1))))
 
     assert few["fid.axial"].value is None
     assert few["kid.sagittal"].note == "It needs 4 real and 2 synthetic cases."

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from medgen3d.evaluation.membership import membership_auc, membership_figure, membership_scores
+from medgen3d.evaluation.membership import membership_auc, membership_metric, membership_scores
 from medgen3d_stages.arrays import Example
 from medgen3d_stages.catalogue import make_stage
 from medgen3d_stages.chain import TrainedStage
@@ -114,7 +114,7 @@ def test_the_interval_holds_the_area_and_narrows_with_more_cases():
     assert many.high - many.low < few.high - few.low
 
 
-def test_the_figure_is_named_after_the_stage_and_counts_the_cases():
-    figure = membership_figure("mask_generator", [2.0, 3.0], [1.0], np.random.default_rng(0))
-    assert (figure.name, figure.value, figure.num) == ("novelty.membership.mask_generator", 1, 2)
-    assert figure.num_of == "training cases, 1 held out"
+def test_the_metric_is_named_after_the_stage_and_counts_the_cases():
+    metric = membership_metric("mask_generator", [2.0, 3.0], [1.0], np.random.default_rng(0))
+    assert (metric.name, metric.value, metric.num) == ("novelty.membership.mask_generator", 1, 2)
+    assert metric.num_of == "training cases, 1 held out"

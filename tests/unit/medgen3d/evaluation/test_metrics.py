@@ -9,11 +9,11 @@ def rng():
 
 
 def test_constant_groups_two_apart_have_a_distance_of_two_and_a_floor_of_zero_that_is_explained():
-    figure = distance_metric("a.b", "B", (np.full(8, 5.0), np.full(3, 7.0)), rng(), unit="ml")
+    metric = distance_metric("a.b", "B", (np.full(8, 5.0), np.full(3, 7.0)), rng(), unit="ml")
 
-    assert (figure.value, figure.floor, figure.ratio) == (2, 0, None)
-    assert (figure.num, figure.unit, figure.interval) == (3, "ml", (2, 2))
-    assert "floor is 0" in figure.note
+    assert (metric.value, metric.floor, metric.ratio) == (2, 0, None)
+    assert (metric.num, metric.unit, metric.interval) == (3, "ml", (2, 2))
+    assert "floor is 0" in metric.note
 
 
 def test_groups_drawn_alike_lie_at_the_floor_and_groups_two_deviations_apart_far_above():
@@ -23,12 +23,12 @@ def test_groups_drawn_alike_lie_at_the_floor_and_groups_two_deviations_apart_far
 
 
 def test_cases_without_the_measure_are_left_out():
-    figure = distance_metric("a.b", "B", (np.array([1.0, np.nan, 1.0]), np.array([np.nan, 4.0, np.nan])), rng())
-    assert (figure.value, figure.num) == (3, 1)
+    metric = distance_metric("a.b", "B", (np.array([1.0, np.nan, 1.0]), np.array([np.nan, 4.0, np.nan])), rng())
+    assert (metric.value, metric.num) == (3, 1)
 
 
 @pytest.mark.parametrize("make", [distance_metric, difference_metric])
-def test_a_measure_that_no_case_of_a_kind_has_is_no_figure_and_says_which(make):
+def test_a_measure_that_no_case_of_a_kind_has_is_no_metric_and_says_which(make):
     some, none = np.array([1.0, 2.0]), np.full(2, np.nan)
 
     assert make("a.b", "B", (none, some), rng()).note == "It was found in no real case."

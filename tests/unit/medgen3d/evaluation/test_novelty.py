@@ -45,8 +45,8 @@ def judged(cases, membership=()):
     return novelty(found, HELD_OUT, labelled("syn", cases), TRAIN, membership)
 
 
-def figures(cases):
-    return {figure.name.removeprefix("novelty."): figure for figure in judged(cases).section.figures}
+def metrics(cases):
+    return {metric.name.removeprefix("novelty."): metric for metric in judged(cases).section.metrics}
 
 
 def flipped(each):
@@ -66,13 +66,13 @@ def noisy(each):
 def test_a_copied_training_case_is_a_near_copy_and_the_new_ones_are_not(change):
     findings = judged([case(200), case(201), change(TRAIN_CASES[3]), case(202)])
 
-    assert findings.section.figures[0].name == "novelty.near_copies"
-    assert findings.section.figures[0].value == 0.25
+    assert findings.section.metrics[0].name == "novelty.near_copies"
+    assert findings.section.metrics[0].value == 0.25
     assert findings.section.tables[1].rows[0][:2] == ["syn_2", "train_3"]
 
 
 def test_a_new_image_for_a_copied_mask_is_no_near_copy_but_its_mask_is_one():
-    found = figures([(case(200)[0], TRAIN_CASES[3][1]), case(201)])
+    found = metrics([(case(200)[0], TRAIN_CASES[3][1]), case(201)])
 
     assert found["near_copies_mask"].value == 0.5
     assert found["near_copies_image"].value == 0
@@ -92,7 +92,7 @@ def test_the_closest_match_is_named_first_and_shown():
 
 
 def test_shares_come_with_the_interval_of_wilson_and_the_share_among_held_out_cases():
-    share = figures([case(seed) for seed in range(200, 210)])["near_copies_image"]
+    share = metrics([case(seed) for seed in range(200, 210)])["near_copies_image"]
 
     assert share.value == 0
     assert share.interval == pytest.approx((0, 0.2775), abs=1e-4)  # z^2 / (n + z^2) with z = 1.96, n = 10
@@ -106,19 +106,19 @@ def test_feature_distances_count_where_there_is_a_judge_and_the_smaller_are_the_
 
     def shares(held_out):
         findings = novelty(found(1.0, 3.0), held_out, labelled("syn", [case(1), case(2)]), TRAIN, ())
-        return {figure.name: figure.value for figure in findings.section.figures}
+        return {metric.name: metric.value for metric in findings.section.metrics}
 
     assert shares(found(2.0, 2.5))["novelty.near_copies_embedding"] == 0.5
     assert "novelty.near_copies_embedding" not in shares(HELD_OUT)
 
 
-def test_membership_figures_stand_beside_the_near_copies():
-    assert MEMBERSHIP in judged([case(200)], [MEMBERSHIP]).section.figures
+def test_membership_metrics_stand_beside_the_near_copies():
+    assert MEMBERSHIP in judged([case(200)], [MEMBERSHIP]).section.metrics
 
 
 def test_a_single_held_out_case_gives_no_floor():
     found = novelty(HELD_OUT[:1], HELD_OUT[1:2], labelled("phantom", [case(200)]), TRAIN, ())
-    assert found.section.figures[0].floor is None
+    assert found.section.metrics[0].floor is None
 
 
 def test_the_threshold_is_the_99th_percentile_of_many_and_the_largest_of_few():

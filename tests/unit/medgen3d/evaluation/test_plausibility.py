@@ -33,15 +33,15 @@ def found(real, synthetic, labels=LABELS):
     return plausibility(measured(real, len(labels)), measured(synthetic, len(labels)), labels, np.random.default_rng(0))
 
 
-def figures(real, synthetic):
-    return {figure.name.removeprefix("plausibility."): figure for figure in found(real, synthetic).section.figures}
+def metrics(real, synthetic):
+    return {metric.name.removeprefix("plausibility."): metric for metric in found(real, synthetic).section.metrics}
 
 
 def table(findings, title):
     return next(each for each in findings.section.tables if each.title == title)
 
 
-def test_every_measure_of_every_label_and_pair_has_a_figure():
+def test_every_measure_of_every_label_and_pair_has_a_metric():
     of_labels = (
         *("volume", "centroid_d", "centroid_h", "centroid_w", "surface_to_volume", "components", "holes"),
         *("volume_difference", "components_difference", "presence_difference"),
@@ -49,25 +49,25 @@ def test_every_measure_of_every_label_and_pair_has_a_figure():
     of_pair = {"adjacency.Lower_part.upper_part", "order.Lower_part.upper_part"}
     expected = {f"{measure}.{label}" for label in ("Lower_part", "upper_part") for measure in of_labels} | of_pair
 
-    assert set(figures(bodies(4, 0), bodies(4, 1))) == expected
+    assert set(metrics(bodies(4, 0), bodies(4, 1))) == expected
 
 
 def test_sets_of_one_and_the_same_body_are_nowhere_apart_and_have_no_ratios():
     section = found([body(8)] * 6, [body(8)] * 4).section
 
-    assert {(figure.value, figure.ratio) for figure in section.figures} == {(0, None)}
+    assert {(metric.value, metric.ratio) for metric in section.metrics} == {(0, None)}
     assert [each.title for each in section.tables] == ["Worst", "Labels"]
 
 
 def test_bodies_drawn_alike_lie_at_the_floor():
-    every = figures(bodies(60, 0), bodies(60, 1))
+    every = metrics(bodies(60, 0), bodies(60, 1))
     assert every["volume.Lower_part"].ratio == pytest.approx(1, abs=0.6)
 
 
 def test_doubled_volumes_differ_by_one_whole_real_mean_and_lie_well_over_the_floor():
     real = bodies(20, 0)
     doubled = [np.repeat(mask, 2, axis=1) for mask in real]
-    every = figures(real, doubled)
+    every = metrics(real, doubled)
 
     assert every["volume_difference.Lower_part"].value == pytest.approx(1)
     assert every["volume.Lower_part"].ratio > 3
@@ -79,7 +79,7 @@ def test_doubled_volumes_differ_by_one_whole_real_mean_and_lie_well_over_the_flo
 def test_one_more_component_in_half_of_the_cases_is_a_difference_of_a_half():
     broken = body(8)
     broken[10, 8, 20] = 1
-    every = figures([body(8)] * 4, [body(8), broken] * 3)
+    every = metrics([body(8)] * 4, [body(8), broken] * 3)
 
     assert every["components_difference.Lower_part"].value == pytest.approx(0.5)
     assert every["components_difference.upper_part"].value == 0
@@ -87,7 +87,7 @@ def test_one_more_component_in_half_of_the_cases_is_a_difference_of_a_half():
 
 def test_upside_down_bodies_are_noticed_by_the_order_and_not_by_the_volume():
     # The centres lie 3 and 6.5 slices above the lowest edge: 3.5 of 12 slices apart, in the other direction.
-    every = figures([body(8)] * 4, [body(8, upside_down=True)] * 4)
+    every = metrics([body(8)] * 4, [body(8, upside_down=True)] * 4)
     order = every["order.Lower_part.upper_part"]
 
     assert order.value == pytest.approx(2 * 3.5 / 12)
@@ -102,16 +102,16 @@ def test_labels_that_come_apart_lose_their_shared_surface():
     apart[8:11, 2:6, 1:9] = 2
     share = (32 / 160 + 32 / 136) / 2
 
-    adjacency = figures([body(8)] * 4, [apart] * 4)["adjacency.Lower_part.upper_part"]
+    adjacency = metrics([body(8)] * 4, [apart] * 4)["adjacency.Lower_part.upper_part"]
     assert adjacency.value == pytest.approx(share)
-    only_synthetic = figures([apart] * 4, [body(8)] * 4)["adjacency.Lower_part.upper_part"]
+    only_synthetic = metrics([apart] * 4, [body(8)] * 4)["adjacency.Lower_part.upper_part"]
     assert (only_synthetic.value, only_synthetic.floor) == (pytest.approx(share), 0)
 
 
 def test_a_label_that_is_absent_counts_as_no_volume_and_as_missing_nowhere_else():
     without = body(8)
     without[without == 2] = 0
-    every = figures([body(8)] * 4, [body(8), without] * 2)
+    every = metrics([body(8)] * 4, [body(8), without] * 2)
 
     assert every["presence_difference.upper_part"].value == pytest.approx(-0.5)
     assert every["volume_difference.upper_part"].value == pytest.approx(-0.5)
@@ -123,7 +123,7 @@ def test_a_label_that_is_absent_counts_as_no_volume_and_as_missing_nowhere_else(
 def test_a_label_that_no_synthetic_case_has_says_so():
     without = body(8)
     without[without == 2] = 0
-    every = figures([body(8), body(9)], [without] * 2)
+    every = metrics([body(8), body(9)], [without] * 2)
 
     assert every["components.upper_part"].value is None
     assert every["components.upper_part"].note == "It was found in no synthetic case."

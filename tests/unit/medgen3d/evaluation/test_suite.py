@@ -59,8 +59,8 @@ def evaluated(tmp_path_factory, prepared, make_synthetic):
     return root, evaluate(sets, Instruments(judge=Threshold(), usefulness=STUDY), default_goals(), root / "out")
 
 
-def figures(report):
-    return {figure.name: figure for figure in report.figures}
+def metrics(report):
+    return {metric.name: metric for metric in report.metrics}
 
 
 def test_every_section_is_there_in_order_and_has_been_run(evaluated):
@@ -73,7 +73,7 @@ def test_every_section_is_there_in_order_and_has_been_run(evaluated):
 
 
 def test_equal_sets_have_distances_of_zero_and_no_gap(evaluated):
-    found = figures(evaluated[1])
+    found = metrics(evaluated[1])
     assert found["agreement.dice_gap"].value == 0
     assert found["agreement.dice.liver"].value == 1
     for name in ("plausibility.volume.liver", "plausibility.volume.spleen", "fidelity.intensity"):
@@ -81,13 +81,13 @@ def test_equal_sets_have_distances_of_zero_and_no_gap(evaluated):
     assert found["plausibility.components_difference.spleen"].value == 0
     for view in ("axial", "coronal", "sagittal"):
         assert found[f"fidelity.fid.{view}"].value == pytest.approx(0, abs=1e-4)
-    through_plane = [figure.value for name, figure in found.items() if name.startswith("consistency.")]
+    through_plane = [metric.value for name, metric in found.items() if name.startswith("consistency.")]
     assert through_plane == pytest.approx([0] * 9, abs=1e-4)  # prepared images are stored as float16
     assert found["fidelity.ms_ssim"].value == pytest.approx(1)
 
 
-def test_verdicts_are_those_of_the_gates(evaluated):
-    verdicts = {verdict.figure: verdict.passed for verdict in evaluated[1].verdicts}
+def test_verdicts_are_those_of_the_goals(evaluated):
+    verdicts = {verdict.metric: verdict.passed for verdict in evaluated[1].verdicts}
     assert verdicts["agreement.dice_gap"] is True
     assert verdicts["plausibility.volume.liver"] is True
     assert verdicts["usefulness.tstr_ratio"] is None
@@ -108,16 +108,16 @@ def test_masks_that_do_not_fit_their_images_destroy_the_agreement_and_the_verdic
     """The liver of 5 x 5 voxels per slice is moved by 5: mask and image share none of it."""
     sets = open_sets(prepared, make_synthetic(tmp_path / "pairs", noise=0, shift=5))
     report = evaluate(sets, Instruments(judge=Threshold()), default_goals(), tmp_path / "out")
-    assert figures(report)["agreement.dice.liver"].value == 0
-    assert figures(report)["agreement.dice_gap"].value > 0.5
-    assert next(verdict.passed for verdict in report.verdicts if verdict.figure == "agreement.dice_gap") is False
+    assert metrics(report)["agreement.dice.liver"].value == 0
+    assert metrics(report)["agreement.dice_gap"].value > 0.5
+    assert next(verdict.passed for verdict in report.verdicts if verdict.metric == "agreement.dice_gap") is False
 
 
 def test_what_is_missing_leaves_a_section_that_says_what_to_give_and_all_others_run(
     tmp_path, make_decathlon, make_synthetic
 ):
     sets = open_sets(make_decathlon(tmp_path / "real"), make_synthetic(tmp_path / "pairs"))
-    report = evaluate(sets, Instruments(), [Goal(figure="novelty.near_copies", at_most=0.01)], tmp_path / "out")
+    report = evaluate(sets, Instruments(), [Goal(metric="novelty.near_copies", at_most=0.01)], tmp_path / "out")
     reasons = {section.name: section.not_run for section in report.sections if section.not_run}
     assert reasons == missing(sets, Instruments())
     assert "--segmenter" in reasons.pop("agreement")
@@ -140,12 +140,12 @@ def test_copies_of_training_cases_are_told_from_new_ones(tmp_path, make_prepared
     for name, seeds in {"copies": range(200, 203), "new": range(300, 303)}.items():
         sets = open_sets(real, make_synthetic(tmp_path / name, seeds, dataset_digest=digest))
         report = evaluate(sets, Instruments(), default_goals(), tmp_path / "out")
-        shares.append(figures(report)["novelty.near_copies_image"].value)
+        shares.append(metrics(report)["novelty.near_copies_image"].value)
     assert shares[0] == 1
     assert shares[1] < 1
 
 
-def test_the_same_sets_give_the_same_figures(tmp_path, make_prepared, make_synthetic):
+def test_the_same_sets_give_the_same_metrics(tmp_path, make_prepared, make_synthetic):
     sets = open_sets(make_prepared(tmp_path / "real"), make_synthetic(tmp_path / "pairs"))
     first, second = (
         evaluate(sets, Instruments(judge=Threshold()), default_goals(), tmp_path / name) for name in ("one", "two")
@@ -182,11 +182,11 @@ def test_every_stage_of_a_pipeline_is_asked_which_cases_it_knows(
     real = make_prepared(tmp_path / "real", test=range(100, 102), train=range(200, 202), plane=(16, 24))
     sets = open_sets(real, make_synthetic(tmp_path / "pairs", dataset_digest=PreparedSet(real).digest))
     stages = {stage: read_bundle(root).trained_stage() for stage, root in tiny_pipeline.items()}
-    found = figures(evaluate(sets, Instruments(stages=stages), default_goals(), tmp_path / "out"))
+    found = metrics(evaluate(sets, Instruments(stages=stages), default_goals(), tmp_path / "out"))
     for stage in stages:
-        figure = found[f"novelty.membership.{stage}"]
-        assert 0 <= figure.value <= 1
-        assert figure.num == 2
+        metric = found[f"novelty.membership.{stage}"]
+        assert 0 <= metric.value <= 1
+        assert metric.num == 2
 
 
 def test_without_held_out_cases_of_the_same_plane_membership_is_not_measured(
@@ -196,6 +196,6 @@ def test_without_held_out_cases_of_the_same_plane_membership_is_not_measured(
     synthetic = make_synthetic(tmp_path / "pairs", dataset_digest=PreparedSet(train).digest)
     sets = open_sets(make_decathlon(tmp_path / "real"), synthetic, train)
     stages = {"refiner": read_bundle(tiny_pipeline["refiner"]).trained_stage()}
-    found = figures(evaluate(sets, Instruments(stages=stages), default_goals(), tmp_path / "out"))
+    found = metrics(evaluate(sets, Instruments(stages=stages), default_goals(), tmp_path / "out"))
     assert found["novelty.membership.refiner"].value is None
     assert "prepared sets with the same plane" in found["novelty.membership.refiner"].note

@@ -1,4 +1,4 @@
-"""Usefulness figures, each worked out by hand."""
+"""Usefulness metrics, each worked out by hand."""
 
 import io
 
@@ -37,12 +37,12 @@ def study(*groups: list[Trial]) -> UsefulnessResults:
     )
 
 
-def figures(results: UsefulnessResults) -> dict:
-    return {figure.name: figure for figure in usefulness(results).section.figures}
+def metrics(results: UsefulnessResults) -> dict:
+    return {metric.name: metric for metric in usefulness(results).section.metrics}
 
 
 def test_the_ratio_is_that_of_the_mean_dice_with_all_real_cases():
-    found = figures(study(trials("real", 20, 0.8, 0.6, 0.7), trials("synthetic", 20, 0.4, 0.6, 0.6)))
+    found = metrics(study(trials("real", 20, 0.8, 0.6, 0.7), trials("synthetic", 20, 0.4, 0.6, 0.6)))
     assert found["usefulness.trtr"].value == pytest.approx(2.1 / 3)
     assert found["usefulness.tstr"].value == pytest.approx(1.6 / 3)
     ratio = found["usefulness.tstr_ratio"]
@@ -55,7 +55,7 @@ def test_the_ratio_is_that_of_the_mean_dice_with_all_real_cases():
 
 def test_a_gain_is_the_difference_within_a_seed_and_its_interval_that_of_the_differences():
     # Seeds differ by much, the arms within a seed always by 0.04 +- 0.01.
-    found = figures(study(trials("real", 10, 0.3, 0.5, 0.7), trials("real+synthetic", 10, 0.33, 0.54, 0.75)))
+    found = metrics(study(trials("real", 10, 0.3, 0.5, 0.7), trials("real+synthetic", 10, 0.33, 0.54, 0.75)))
     gain = found["usefulness.gain.10"]
     assert gain.value == pytest.approx(0.04)
     reach = T_2 * 0.01 / 3**0.5
@@ -63,13 +63,13 @@ def test_a_gain_is_the_difference_within_a_seed_and_its_interval_that_of_the_dif
 
 
 def test_seeds_that_only_one_arm_has_finished_are_left_out_of_differences():
-    found = figures(study(trials("real", 10, 0.5, 0.9), trials("real+synthetic", 10, 0.6)))
+    found = metrics(study(trials("real", 10, 0.5, 0.9), trials("real+synthetic", 10, 0.6)))
     assert found["usefulness.gain.10"].value == pytest.approx(0.1)
     assert (found["usefulness.gain.10"].num, found["usefulness.gain.10"].interval) == (1, None)
 
 
 def test_what_has_not_been_measured_has_no_value_and_says_so():
-    found = figures(study(trials("real", 10, 0.5), trials("real+synthetic", 10, 0.6)))
+    found = metrics(study(trials("real", 10, 0.5), trials("real+synthetic", 10, 0.6)))
     for name in ("usefulness.tstr_ratio", "usefulness.tstr", "usefulness.trtr", "usefulness.gain.20"):
         assert found[name].value is None
         assert "finished" in found[name].note
@@ -77,13 +77,13 @@ def test_what_has_not_been_measured_has_no_value_and_says_so():
 
 def test_a_segmenter_that_finds_nothing_leaves_no_ratio():
     nothing = [Trial(arm="real", num_cases=20, seed=0, dice={"bone": 0, "disc": 0}, seconds=1)]
-    assert figures(study(nothing, trials("synthetic", 20, 0.5)))["usefulness.tstr_ratio"].value is None
+    assert metrics(study(nothing, trials("synthetic", 20, 0.5)))["usefulness.tstr_ratio"].value is None
 
 
 def test_a_study_without_trials_is_a_section_that_was_not_run():
     found = usefulness(study())
     assert "no trial" in found.section.not_run
-    assert (found.section.figures, found.pictures) == ([], {})
+    assert (found.section.metrics, found.pictures) == ([], {})
 
 
 def test_the_table_has_a_row_per_arm_and_size_with_the_dice_of_every_label():

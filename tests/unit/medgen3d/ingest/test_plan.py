@@ -28,16 +28,16 @@ def sound(case: str, **changes: object) -> Verification:
     return Verification(case=case, facts=FACTS.model_copy(update=changes), problems=())
 
 
-def planned(verdicts, config=None, *, skip_bad=False, source_problems=(), root=Path("/data/set"), **choices):
+def planned(verifications, config=None, *, skip_bad=False, source_problems=(), root=Path("/data/set"), **choices):
     source = Source(
         root=root,
         name="set",
         modality="MR",
-        pairs=[Pair(case=one.case, image=root / one.case, mask=root / one.case) for one in verdicts],
+        pairs=[Pair(case=one.case, image=root / one.case, mask=root / one.case) for one in verifications],
         problems=list(source_problems),
     )
     given = {"name": None, "seed": 0, "labels_file": None, "patient_regex": None, "patients_csv": None} | choices
-    return make_ingest_plan(make_request(source, config or IngestConfig(), **given), verdicts, skip_bad=skip_bad)
+    return make_ingest_plan(make_request(source, config or IngestConfig(), **given), verifications, skip_bad=skip_bad)
 
 
 def test_the_plane_is_the_smallest_multiple_of_8_that_holds_every_case():
@@ -54,8 +54,8 @@ def test_a_given_plane_crops_larger_cases_and_lists_them():
 
 
 def test_the_voxel_size_is_the_median_of_each_axis_and_shapes_follow():
-    verdicts = [sound("a"), sound("b", spacing_mm=(3.0, 0.5, 1.0)), sound("c", spacing_mm=(4.0, 2.0, 1.0))]
-    info = planned(verdicts).info
+    verifications = [sound("a"), sound("b", spacing_mm=(3.0, 0.5, 1.0)), sound("c", spacing_mm=(4.0, 2.0, 1.0))]
+    info = planned(verifications).info
     assert info.spacing_mm == (3, 1, 1)
     # 10 slices of 2 mm are 6.7 of 3 mm; 20 rows of 0.5 mm are 10 of 1 mm; 10 slices of 4 mm are 13.3 of 3 mm
     assert [entry.shape for entry in info.cases] == [(7, 20, 30), (10, 10, 30), (13, 40, 30)]
@@ -85,8 +85,10 @@ def test_orientation_and_type_are_the_most_common_ones():
 
 
 def test_the_inverse_is_the_median_of_the_training_cases_alone():
-    verdicts = [sound(f"{number:02d}", intensity=Intensity(low=number, high=100 + number**2)) for number in range(10)]
-    info = planned(verdicts).info
+    verifications = [
+        sound(f"{number:02d}", intensity=Intensity(low=number, high=100 + number**2)) for number in range(10)
+    ]
+    info = planned(verifications).info
     lows = sorted(int(case) for case in info.case_ids("train"))
     assert len(lows) == 7
     assert info.inverse == Intensity(low=lows[3], high=100 + lows[3] ** 2)
@@ -103,8 +105,8 @@ def test_declared_labels_stay_even_if_no_case_has_them():
 
 
 def test_cases_of_one_patient_stay_in_one_split():
-    verdicts = [sound(f"p{number // 4}_{number % 4}") for number in range(40)]
-    info = planned(verdicts, patient_regex=r"^(p\d)_").info
+    verifications = [sound(f"p{number // 4}_{number % 4}") for number in range(40)]
+    info = planned(verifications, patient_regex=r"^(p\d)_").info
     assert len({(entry.patient, entry.split) for entry in info.cases}) == 10
     assert info.patients_known
     assert [len(info.case_ids(split)) for split in ("train", "validation", "test")] == [28, 4, 8]
@@ -136,16 +138,16 @@ def test_a_set_without_a_good_case_is_refused_even_if_bad_ones_are_skipped():
         planned([Verification(case="bad", facts=None, problems=(BROKEN,))], skip_bad=True)
 
 
-def test_the_order_of_the_verdicts_does_not_matter():
-    verdicts = [sound("a"), sound("b", shape=(9, 9, 9)), sound("c", axis_codes="RAS")]
-    assert planned(verdicts).info == planned(verdicts[::-1]).info
+def test_the_order_of_the_verifications_does_not_matter():
+    verifications = [sound("a"), sound("b", shape=(9, 9, 9)), sound("c", axis_codes="RAS")]
+    assert planned(verifications).info == planned(verifications[::-1]).info
 
 
 def test_the_hash_follows_the_content_and_not_the_place_of_the_files():
-    verdicts = [sound("a"), sound("b")]
-    one = planned(verdicts)
-    assert planned(verdicts, root=Path("/elsewhere/set")).hash == one.hash
+    verifications = [sound("a"), sound("b")]
+    one = planned(verifications)
+    assert planned(verifications, root=Path("/elsewhere/set")).hash == one.hash
     assert planned([sound("a"), sound("b", sha256={"a": "1" * 64})]).hash != one.hash
     assert planned([sound("a"), sound("b", intensity=Intensity(low=0, high=99))]).hash != one.hash
-    assert planned(verdicts, seed=1).hash != one.hash
-    assert planned(verdicts, IngestConfig(plane=(64, 64))).hash != one.hash
+    assert planned(verifications, seed=1).hash != one.hash
+    assert planned(verifications, IngestConfig(plane=(64, 64))).hash != one.hash

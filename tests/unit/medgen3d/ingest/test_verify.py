@@ -26,10 +26,10 @@ def judge(tmp_path):
     return judged
 
 
-def only_problem(verdict: Verification) -> CaseProblem:
+def only_problem(verification: Verification) -> CaseProblem:
     """The one problem; its sentence names the case and ends with what to do."""
-    (problem,) = verdict.problems
-    assert verdict.facts is None
+    (problem,) = verification.problems
+    assert verification.facts is None
     assert str(problem).startswith(f"case liver_7: {problem.kind}: found ")
     assert str(problem).endswith(problem.remedy)
     return problem
@@ -37,14 +37,14 @@ def only_problem(verdict: Verification) -> CaseProblem:
 
 def test_a_sound_pair_has_no_problem_and_gives_its_facts(write_pair, judge, image):
     paths = write_pair("liver_7")
-    verdict = judge()
-    assert verdict.problems == ()
-    assert verdict.facts.shape == (8, 7, 6)
-    assert verdict.facts.spacing_mm == (2, 1, 1)
-    assert (verdict.facts.axis_codes, verdict.facts.image_dtype) == ("RAS", "float32")
-    assert verdict.facts.labels_found == (0, 1, 2)
-    assert (verdict.facts.intensity.low, verdict.facts.intensity.high) == (image.min(), image.max())
-    assert verdict.facts.sha256 == {
+    verification = judge()
+    assert verification.problems == ()
+    assert verification.facts.shape == (8, 7, 6)
+    assert verification.facts.spacing_mm == (2, 1, 1)
+    assert (verification.facts.axis_codes, verification.facts.image_dtype) == ("RAS", "float32")
+    assert verification.facts.labels_found == (0, 1, 2)
+    assert (verification.facts.intensity.low, verification.facts.intensity.high) == (image.min(), image.max())
+    assert verification.facts.sha256 == {
         f"{path.parent.name}/{path.name}": hashlib.sha256(path.read_bytes()).hexdigest() for path in paths
     }
 

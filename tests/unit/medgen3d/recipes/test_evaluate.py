@@ -70,10 +70,10 @@ def test_a_plan_writes_nothing_and_says_what_each_section_is_made_of(plan, tmp_p
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_default_goals_are_used_unless_gates_are_given(plan, tmp_path):
-    (tmp_path / "gates.yaml").write_text("- {figure: a, at_most: 1}")
-    assert "agreement.dice_gap" in [gate.figure for gate in plan().gates]
-    assert [gate.figure for gate in plan(gate=tmp_path / "gates.yaml").gates] == ["a"]
+def test_the_default_goals_are_used_unless_others_are_given(plan, tmp_path):
+    (tmp_path / "goals.yaml").write_text("- {figure: a, at_most: 1}")
+    assert "agreement.dice_gap" in [goal.metric for goal in plan().goals]
+    assert [goal.metric for goal in plan(goals=tmp_path / "goals.yaml").goals] == ["a"]
 
 
 def test_a_judge_that_would_have_to_be_trained_needs_a_prepared_set(plan, tmp_path, make_decathlon, prepared):

@@ -23,7 +23,7 @@ def tracking(stocked_tracking) -> Tracking:
 
 @pytest.fixture
 def report_on(tracking):
-    """report_on(version, outcomes by figure, **fields of the evaluated pipeline)."""
+    """report_on(version, outcomes by metric, **fields of the evaluated pipeline)."""
 
     def make(version=1, outcomes=None, **changes) -> Report:
         pinned = describe(tracking, "toy@1").info.stages
@@ -46,7 +46,7 @@ def report_on(tracking):
             pipeline=EvaluatedPipeline.model_validate(pipeline | changes),
             verdicts=[
                 Verdict(
-                    figure=name, goal=f"{name}: at most 1", value=values[passed], floor=None, ratio=None, passed=passed
+                    metric=name, goal=f"{name}: at most 1", value=values[passed], floor=None, ratio=None, passed=passed
                 )
                 for name, passed in ({"a.gap": True} if outcomes is None else outcomes).items()
             ],
@@ -68,7 +68,7 @@ def test_a_version_whose_report_passed_becomes_the_champion_and_the_report_stays
     promoted = promote(tracking, "toy", report)
     assert promoted.aliases == ("candidate", "champion")
     assert promotion_note(promoted) == "passed"
-    assert stored_report(tracking, 1) == report.model_dump(mode="json")
+    assert stored_report(tracking, 1) == report.model_dump(mode="json", by_alias=True)
     assert resolve_pipeline(tracking, "toy@champion").version == 1
 
 
@@ -131,7 +131,7 @@ def test_force_promotes_against_a_failed_report_which_is_kept_with_the_goals_tha
     promoted = promote(tracking, "toy", report, force=True)
     assert (promoted.tags["report"], promoted.tags["forced"]) == ("failed", "true")
     assert "a.gap (found 2.5); b.copies (not measured)" in promoted.tags["forced_because"]
-    assert stored_report(tracking, 1) == report.model_dump(mode="json")
+    assert stored_report(tracking, 1) == report.model_dump(mode="json", by_alias=True)
 
 
 def test_a_forced_promotion_keeps_no_report_that_is_about_something_else(tracking, report_on):

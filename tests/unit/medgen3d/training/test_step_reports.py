@@ -3,11 +3,11 @@ from types import SimpleNamespace
 import pytest
 
 from medgen3d.config.experiment import StageTraining
-from medgen3d.training.step_reports import StepReporter, data_spec
+from medgen3d.training.step_reports import StepReporter
 
 
 class Witness:
-    """A journal whose doings are noted, and the steps of a training that never computes anything."""
+    """A reporter whose reports are noted, and the steps of a training that never computes anything."""
 
     def __init__(self, stop_at: int | None = None, **settings: int) -> None:
         self.logged, self.pictures, self.saved, self.asked = {}, [], [], []
@@ -17,10 +17,10 @@ class Witness:
             self.asked.append(self.step)
             return stop_at is not None and self.step >= stop_at
 
-        self.journal = StepReporter(
+        self.reporter = StepReporter(
             StageTraining(**settings),
             4,
-            lambda step, figures: self.logged.update({step: figures}),
+            lambda step, metrics: self.logged.update({step: metrics}),
             lambda state: self.pictures.append(state.step),
             lambda state: self.saved.append(state.step),
             asked_to_stop,
@@ -31,7 +31,7 @@ class Witness:
         schedule = SimpleNamespace(get_last_lr=lambda: [0.5])
         for self.step, loss in enumerate(losses, start=1):
             state = SimpleNamespace(step=self.step, schedules={"denoiser": schedule})
-            if not self.journal.after_step(state, {"denoiser/total": loss}):
+            if not self.reporter.after_step(state, {"denoiser/total": loss}):
                 return self.step
         raise AssertionError("training was never ended")
 
@@ -39,7 +39,7 @@ class Witness:
 def test_losses_are_logged_as_the_mean_since_the_last_time():
     witness = Witness(steps=5, log_every=2, checkpoint_every=9, preview_every=9)
     assert witness.run([1.0, 3.0, 10.0, 20.0, 7.0]) == 5
-    assert {step: figures["denoiser/total"] for step, figures in witness.logged.items()} == {2: 2.0, 4: 15.0, 5: 7.0}
+    assert {step: metrics["denoiser/total"] for step, metrics in witness.logged.items()} == {2: 2.0, 4: 15.0, 5: 7.0}
     assert witness.logged[2]["learning_rate"] == 0.5
 
 
@@ -68,8 +68,3 @@ def test_nobody_asks_after_the_last_step():
     witness = Witness(steps=4, log_every=2, checkpoint_every=9, preview_every=9)
     witness.run([0.0] * 4)
     assert witness.asked == [2]
-
-
-def test_stages_are_told_of_the_deepest_training_case(prepared):
-    spec = data_spec(prepared)
-    assert (spec.num_labels, spec.plane, spec.spacing_mm, spec.max_depth) == (2, (8, 16), (1.0, 1.0, 1.0), 7)

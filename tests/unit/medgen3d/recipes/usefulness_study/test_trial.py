@@ -10,7 +10,7 @@ from torch.utils.data import Dataset
 from medgen3d.config.load import load_config
 from medgen3d.core.errors import DataError
 from medgen3d.recipes.usefulness_study.trial import MixedExamples, TrialSpec, examples_of, mean_dice, run_trial
-from medgen3d.training.step_reports import stage_for
+from medgen3d.training.stage_factory import stage_for
 
 CPU = torch.device("cpu")
 TRAIN = tuple(f"train_{number}" for number in range(6))
