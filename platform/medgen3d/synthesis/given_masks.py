@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from medgen3d.artifacts import nifti
 from medgen3d.artifacts.bundle import BundleDataset
 from medgen3d.artifacts.dataset_json import ids_by_name
+from medgen3d.artifacts.given_mask import check_plane, check_spacing, original_labels
 from medgen3d.artifacts.planned_case import Shape
 from medgen3d.artifacts.prepared_set import PreparedSet
 from medgen3d.artifacts.provenance import config_hash
@@ -23,7 +24,6 @@ from medgen3d.core.hashing import sha256_of
 from medgen3d.synthesis.batch_codec import InFlightCase
 
 Mask = NDArray[np.integer]
-_SPACING_TOLERANCE = 0.01  # share of the spacing; headers hold it as float32, and scanners round it
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -105,19 +105,16 @@ def mask_file(path: Path, dataset: BundleDataset) -> Mask:
         DataError: The file cannot be read, or has other labels, another spacing or a larger plane.
     """
     volume = nifti.read(path).volume
-    _check_spacing(str(path), volume.spacing_mm, dataset)
-    voxels = np.rint(volume.voxels).astype(np.int64)
-    unknown = dataset.label_table.undeclared(voxels)
-    if unknown:
-        raise DataError(f"{path} has the labels {unknown}; the pipeline knows {dataset.label_table.by_id}.")
-    if any(mine > most for mine, most in zip(voxels.shape[1:], dataset.plane, strict=True)):
-        raise DataError(f"{path} has slices of {voxels.shape[1:]}; the pipeline draws at most {dataset.plane} (H x W).")
+    check_spacing(str(path), volume.spacing_mm, dataset)
+    voxels = original_labels(str(path), volume, dataset)
+    _, height, width = voxels.shape
+    check_plane(str(path), (height, width), dataset)
     return dataset.label_table.to_contiguous(voxels)
 
 
 def _of_prepared(root: Path, dataset: BundleDataset, split: str) -> GivenMasks:
     prepared = PreparedSet(root)
-    _check_spacing(str(root), prepared.info.spacing_mm, dataset)
+    check_spacing(str(root), prepared.info.spacing_mm, dataset)
     if prepared.info.label_table != dataset.label_table:
         raise _other_labels(root, prepared.info.labels, dataset)
     cases = [case for case in prepared.info.cases if case.split == split]
@@ -161,17 +158,7 @@ def _of_folder(root: Path, dataset: BundleDataset) -> GivenMasks:
 
 
 def _file_mask(files: dict[str, Path], dataset: BundleDataset, case_id: str) -> Mask:
-    volume = nifti.read(files[case_id]).volume
-    _check_spacing(str(files[case_id]), volume.spacing_mm, dataset)
-    return dataset.label_table.to_contiguous(np.rint(volume.voxels).astype(np.int64))
-
-
-def _check_spacing(where: str, found: tuple[float, float, float], dataset: BundleDataset) -> None:
-    if not np.allclose(found, dataset.spacing_mm, rtol=_SPACING_TOLERANCE):
-        raise DataError(
-            f"{where}: masks of {found} mm (D x H x W), but the pipeline draws {dataset.spacing_mm} mm. Ingest the "
-            "set at that spacing, and give the prepared set."
-        )
+    return mask_file(files[case_id], dataset)
 
 
 def _other_labels(root: Path, found: object, dataset: BundleDataset) -> DataError:

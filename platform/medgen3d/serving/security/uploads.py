@@ -9,18 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from medgen3d.artifacts import nifti
 from medgen3d.artifacts.bundle import BundleDataset
+from medgen3d.artifacts.given_mask import SPACING_TOLERANCE, check_spacing, original_labels
 from medgen3d.core.errors import VolumeFileError
 from medgen3d.core.hashing import sha256_of
 from medgen3d.core.volume import Volume
 from medgen3d.serving.errors import BadMaskError
 from medgen3d.serving.schemas import PipelineLimits
 
-SPACING_TOLERANCE = 0.01
-"""Share of the spacing; headers hold it as float32, and scanners round it."""
 _GZIP = b"\x1f\x8b"
 _WIDEST_VOXEL = 8  # bytes
 
@@ -56,10 +54,11 @@ def store_mask(upload: Path, target: Path, dataset: BundleDataset, limits: Pipel
         path = named_by_content(upload)
         shape = _checked_header(path, dataset, limits)
         volume = nifti.read(path, max_bytes=int(np.prod(shape)) * _WIDEST_VOXEL).volume
+        labels = original_labels(str(path), volume, dataset)
     except VolumeFileError as error:
         _, found, expected, remedy = error.args
         raise BadMaskError(f"mask: found {found}, expected {expected}. {remedy}") from error
-    mask = Volume(voxels=_labels(volume, dataset), affine=volume.affine)
+    mask = Volume(voxels=labels, affine=volume.affine)
     nifti.write(target, mask, dtype=dataset.label_table.dtype)
     return StoredMask(shape=shape, digest=sha256_of(target))
 
@@ -85,11 +84,7 @@ def _checked_header(path: Path, dataset: BundleDataset, limits: PipelineLimits) 
             f"mask: found pixdim {header.pixdim} mm, but an affine with voxels of {header.spacing_mm} mm (D, H, W). "
             "Correct the header."
         )
-    if not np.allclose(header.spacing_mm, dataset.spacing_mm, rtol=SPACING_TOLERANCE):
-        raise BadMaskError(
-            f"mask: found voxels of {_mm(header.spacing_mm)} mm (D, H, W), expected {_mm(dataset.spacing_mm)}. "
-            "Resample it (nearest neighbour)."
-        )
+    check_spacing(str(path), header.spacing_mm, dataset)
     depth, height, width = header.shape
     most = (limits.max_depth, *limits.plane)
     if depth > most[0] or height > most[1] or width > most[2] or depth * height * width > limits.max_voxels:
@@ -98,22 +93,3 @@ def _checked_header(path: Path, dataset: BundleDataset, limits: PipelineLimits) 
             "Crop it."
         )
     return header.shape
-
-
-def _labels(volume: Volume, dataset: BundleDataset) -> NDArray[np.integer]:
-    voxels = volume.voxels
-    if voxels.dtype.kind == "f":
-        if not np.isfinite(voxels).all():
-            raise BadMaskError("mask: found NaN or infinite voxels, expected labels. Send a label mask.")
-        if (voxels != np.rint(voxels)).any():
-            raise BadMaskError("mask: found fractional voxels, expected labels. Send a label mask.")
-    table = dataset.label_table
-    unknown = sorted(set(np.unique(voxels).tolist()) - set(table.original_ids))
-    if unknown:
-        shown = ", ".join(f"{label:g}" for label in unknown[:5]) + (", ..." if len(unknown) > 5 else "")
-        raise BadMaskError(f"mask: found the labels {shown}, expected only {table.by_id}. Map them to these.")
-    return voxels.astype(table.dtype)
-
-
-def _mm(sizes: tuple[float, float, float]) -> str:
-    return " x ".join(f"{size:g}" for size in sizes)

@@ -122,10 +122,10 @@ def test_a_wrong_plan_is_refused_and_the_row_named(read, mask, text, words):
 
 def test_a_mask_that_does_not_fit_the_pipeline_is_refused_before_any_work(read, mask):
     nifti.write(mask, Volume(voxels=np.full((4, 10, 20), 5, np.uint16), affine=affine_from_spacing((3.0, 0.5, 0.75))))
-    with pytest.raises(DataError, match=r"has the labels \[5\]; the pipeline knows"):
+    with pytest.raises(DataError, match=r"found the labels 5, expected only \{0: 'background'"):
         read("cases: [{mask: mask.nii.gz}]")
     nifti.write(mask, Volume(voxels=np.zeros((4, 17, 20), np.uint16), affine=affine_from_spacing((3.0, 0.5, 0.75))))
-    with pytest.raises(DataError, match=r"has slices of \(17, 20\)"):
+    with pytest.raises(DataError, match=r"found slices of \(17, 20\), expected at most \(16, 24\)"):
         read("cases: [{mask: mask.nii.gz}]")
 
 
