@@ -104,7 +104,7 @@ class _Followed:
     is_finished: bool = False
 
     def pace(self, done: int, total: int, now_s: float) -> str:
-        """Rate and time left, without the time until it first got on; at the end the whole time, unless it was short."""
+        """Rate and time left since it first got on; at the end the whole time, unless it was short."""
         if done >= total:
             return f" in {duration(now_s - self.begun_s)}" if now_s - self.begun_s >= 1 else ""
         if self.first is None or done <= self.first[0] or now_s <= self.first[1]:
