@@ -22,8 +22,6 @@ from medgen3d.artifacts.prepared_set import (
 from medgen3d.artifacts.synthetic_set import merge_parts, open_for_writing, write_case
 from medgen3d.artifacts.synthetic_set import write_part as write_manifest_part
 from medgen3d.core.volume import Box, Volume, affine_from_spacing
-from medgen3d.registry.tracking import Tracking
-from medgen3d.registry.versions import list_models
 
 SPACING_MM = (2.0, 1.0, 0.5)  # a voxel is one microlitre
 LABELS = {0: "background", 5: "liver", 9: "spleen"}
@@ -45,6 +43,9 @@ def scene(side: int, seed: int, noise: float = 4.0) -> tuple[NDArray[np.float32]
 @pytest.fixture(scope="session")
 def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """MLflow takes a second to make one, so it is made once and copied."""
+    from medgen3d.registry.tracking import Tracking  # loads MLflow, which most tests do without
+    from medgen3d.registry.versions import list_models
+
     folder = tmp_path_factory.mktemp("registry") / "not there yet"
     list_models(Tracking(uri=f"sqlite:///{folder}/mlflow.db", artifact_root=folder))
     return folder / "mlflow.db"
