@@ -34,6 +34,17 @@ def scene(side: int, seed: int, noise: float = 4.0) -> tuple[NDArray[np.float32]
 
 
 @pytest.fixture(scope="session")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """MLflow takes a second to make one, so it is made once and copied."""
+    from medgen3d.registry.tracking import Tracking  # loads MLflow, which most tests do without
+    from medgen3d.registry.versions import list_models
+
+    folder = tmp_path_factory.mktemp("registry") / "not there yet"
+    list_models(Tracking(uri=f"sqlite:///{folder}/mlflow.db", artifact_root=folder))
+    return folder / "mlflow.db"
+
+
+@pytest.fixture(scope="session")
 def make_synthetic() -> Callable[..., Path]:
     """make_synthetic(root, seeds, side, noise, shift, **fields of the set): case n is the scene of seeds[n].
 

@@ -59,6 +59,29 @@ def evaluated(tmp_path_factory, prepared, make_synthetic):
     return root, evaluate(sets, Instruments(judge=Threshold(), usefulness=STUDY), default_goals(), root / "out")
 
 
+@pytest.fixture(scope="module")
+def on_phantoms(tmp_path_factory, prepared, make_synthetic):
+    """The report's folder and the report on phantoms, with a study that cannot be evaluated."""
+    root = tmp_path_factory.mktemp("phantoms")
+    sets = open_sets(prepared, make_synthetic(root / "pairs", phantom=True))
+    broken = STUDY.model_copy(update={"settings": {}})
+    return root, evaluate(sets, Instruments(usefulness=broken), default_goals(), root / "out")
+
+
+@pytest.fixture(scope="module")
+def real(tmp_path_factory, make_prepared):
+    """Real cases that differ."""
+    return make_prepared(tmp_path_factory.mktemp("noisy") / "real")
+
+
+@pytest.fixture(scope="module")
+def on_new_cases(tmp_path_factory, real, make_synthetic):
+    """The sets of real cases and of synthetic ones that copy nothing, and the report on them."""
+    root = tmp_path_factory.mktemp("new")
+    sets = open_sets(real, make_synthetic(root / "pairs", range(300, 303), dataset_digest=PreparedSet(real).digest))
+    return sets, evaluate(sets, Instruments(judge=Threshold()), default_goals(), root / "out")
+
+
 def metrics(report):
     return {metric.name: metric for metric in report.metrics}
 
@@ -133,23 +156,17 @@ def test_training_cases_that_the_pipeline_was_not_trained_on_say_nothing_of_nove
     assert "was trained on the prepared set with digest dddddddddddd" in missing(sets, Instruments())["novelty"]
 
 
-def test_copies_of_training_cases_are_told_from_new_ones(tmp_path, make_prepared, make_synthetic):
-    real = make_prepared(tmp_path / "real")
+def test_copies_of_training_cases_are_told_from_new_ones(tmp_path, real, on_new_cases, make_synthetic):
     digest = PreparedSet(real).digest
-    shares = []
-    for name, seeds in {"copies": range(200, 203), "new": range(300, 303)}.items():
-        sets = open_sets(real, make_synthetic(tmp_path / name, seeds, dataset_digest=digest))
-        report = evaluate(sets, Instruments(), default_goals(), tmp_path / "out")
-        shares.append(metrics(report)["novelty.near_copies_image"].value)
-    assert shares[0] == 1
-    assert shares[1] < 1
+    copied = open_sets(real, make_synthetic(tmp_path / "copies", range(200, 203), dataset_digest=digest))
+    copies = evaluate(copied, Instruments(), default_goals(), tmp_path / "out")
+    assert metrics(copies)["novelty.near_copies_image"].value == 1
+    assert metrics(on_new_cases[1])["novelty.near_copies_image"].value < 1
 
 
-def test_the_same_sets_give_the_same_metrics(tmp_path, make_prepared, make_synthetic):
-    sets = open_sets(make_prepared(tmp_path / "real"), make_synthetic(tmp_path / "pairs"))
-    first, second = (
-        evaluate(sets, Instruments(judge=Threshold()), default_goals(), tmp_path / name) for name in ("one", "two")
-    )
+def test_the_same_sets_give_the_same_metrics(tmp_path, on_new_cases):
+    sets, first = on_new_cases
+    second = evaluate(sets, Instruments(judge=Threshold()), default_goals(), tmp_path / "out")
     assert second.model_copy(update={"created": first.created}) == first
 
 
@@ -161,19 +178,16 @@ def test_a_bad_case_is_named_before_anything_is_written(tmp_path, prepared, make
     assert not (tmp_path / "out").exists()
 
 
-def test_a_section_that_fails_does_not_take_the_others_with_it(tmp_path, prepared, make_synthetic):
-    broken = STUDY.model_copy(update={"settings": {}})
-    sets = open_sets(prepared, make_synthetic(tmp_path / "pairs"))
-    report = evaluate(sets, Instruments(usefulness=broken), default_goals(), tmp_path / "out")
-    reasons = {section.name: section.not_run for section in report.sections}
+def test_a_section_that_fails_does_not_take_the_others_with_it(on_phantoms):
+    reasons = {section.name: section.not_run for section in on_phantoms[1].sections}
     assert reasons["usefulness"] == "It failed with KeyError: 'real_share'"
     assert reasons["plausibility"] == ""
 
 
-def test_a_report_on_phantom_data_says_so(tmp_path, prepared, make_synthetic):
-    sets = open_sets(prepared, make_synthetic(tmp_path / "pairs", phantom=True))
-    assert evaluate(sets, Instruments(), default_goals(), tmp_path / "out").phantom
-    assert "PHANTOM DATA" in (tmp_path / "out" / "report.html").read_text()
+def test_a_report_on_phantom_data_says_so(on_phantoms):
+    root, report = on_phantoms
+    assert report.phantom
+    assert "PHANTOM DATA" in (root / "out" / "report.html").read_text()
 
 
 def test_every_stage_of_a_pipeline_is_asked_which_cases_it_knows(

@@ -38,7 +38,7 @@ def test_training_is_never_empty():
     assert counts(3, (0.1, 0.3, 0.6)) == (1, 1, 1)
 
 
-PATIENTS = st.sets(st.text(min_size=1), min_size=1, max_size=60)
+PATIENTS = st.sets(st.text(min_size=1, max_size=4), min_size=1, max_size=30)
 
 
 @given(patients=PATIENTS, seed=st.integers(0, 2**31))

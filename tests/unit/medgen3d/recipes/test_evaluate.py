@@ -1,5 +1,7 @@
 """The plan of an evaluation: whatever does not belong to the synthetic set is refused before anything is measured."""
 
+import shutil
+
 import pytest
 
 from medgen3d.artifacts.prepared_set import PreparedSet
@@ -16,8 +18,10 @@ WEIGHTS = {"refiner": "f" * 64}
 
 
 @pytest.fixture(scope="module")
-def config(tmp_path_factory) -> ExperimentConfig:
-    return ExperimentConfig(storage=StorageConfig(root=tmp_path_factory.mktemp("store")))
+def config(tmp_path_factory, empty_database) -> ExperimentConfig:
+    root = tmp_path_factory.mktemp("store")
+    shutil.copy(empty_database, root)
+    return ExperimentConfig(storage=StorageConfig(root=root))
 
 
 @pytest.fixture(scope="module")

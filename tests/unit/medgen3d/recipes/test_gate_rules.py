@@ -1,3 +1,5 @@
+import shutil
+
 import pytest
 
 from medgen3d.artifacts.bundle import read_bundle
@@ -9,9 +11,10 @@ from medgen3d.registry.tracking import Tracking, start_run
 
 
 @pytest.fixture(scope="module")
-def config(tmp_path_factory, write_toy_bundle):
+def config(tmp_path_factory, write_toy_bundle, empty_database):
     """With a registry of two segmenters of the pipeline's data, and a third one of other data."""
     root = tmp_path_factory.mktemp("registry")
+    shutil.copy(empty_database, root)
     config = ExperimentConfig.model_validate({"storage": {"root": str(root)}})
     tracking = Tracking.of(config.storage)
     for seed, digest in enumerate(("d" * 64, "d" * 64, "e" * 64)):

@@ -9,15 +9,7 @@ import pytest
 from medgen3d.config.experiment import CHAIN
 from medgen3d.registry.bundles import register_bundle
 from medgen3d.registry.tracking import Tracking, start_run
-from medgen3d.registry.versions import Version, list_models
-
-
-@pytest.fixture(scope="session")
-def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """MLflow takes a second to make one, so it is made once and copied."""
-    folder = tmp_path_factory.mktemp("registry") / "not there yet"
-    list_models(Tracking(uri=f"sqlite:///{folder}/mlflow.db", artifact_root=folder))
-    return folder / "mlflow.db"
+from medgen3d.registry.versions import Version
 
 
 @pytest.fixture

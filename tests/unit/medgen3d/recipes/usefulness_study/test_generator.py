@@ -71,10 +71,12 @@ def test_too_few_pairs_of_a_generator_that_is_elsewhere_are_refused_before_hours
 
 
 @pytest.fixture
-def register_pipeline(config, write_toy_bundle, tmp_path):
+def register_pipeline(config, write_toy_bundle, tmp_path, empty_database):
     """register_pipeline(digest): `toy@1`, whose mask generator's weights have the hash that it returns."""
 
     def register(digest: str) -> str:
+        config.storage.root.mkdir()
+        shutil.copy(empty_database, config.storage.root)
         tracking = Tracking.of(config.storage)
         for stage in CHAIN:
             run_id = start_run(tracking, "toy", stage, tags={}, params={})

@@ -104,9 +104,9 @@ def test_mean_dice_is_over_the_cases_that_have_the_label():
 
 def test_a_trial_learns_what_it_is_shown_and_tells_every_step(spec):
     steps = []
-    settings = ("training.segmenter.steps=120", "training.segmenter.learning_rate=0.005", "segmenter.zoom=0")
+    settings = ("training.segmenter.steps=60", "training.segmenter.learning_rate=0.01", "segmenter.zoom=0")
     trial = run_trial(spec("synthetic", *settings, "segmenter.rotation_degrees=0"), CPU, lambda: steps.append(1))
-    assert len(steps) == 120
+    assert len(steps) == 60
     assert (trial.arm, trial.num_cases, trial.seed) == ("synthetic", 6, 0)
     assert set(trial.dice) == {"bright", "dark"}
     assert trial.mean_dice > 0.8
