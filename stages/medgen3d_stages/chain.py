@@ -42,8 +42,18 @@ class TrainedStage:
         return self._stepped.begin(self.networks, item, torch.Generator().manual_seed(seed))
 
     def advance(self, runs: Sequence[SampleRun], width: int | None = None) -> None:
-        """One step of every run, in device batches of `width` rows: see `medgen3d_stages.contract.SteppedStage`."""
+        """One step of every run, in device batches of `width` rows: see `medgen3d_stages.contract.SteppedStage`.
+
+        On a CPU a batch of a given width has one row. Kernels there round by a row's place: SiLU, sigmoid and softmax
+        treat the ends of a tensor otherwise than its middle, and products choose their loops by the number of rows.
+        """
+        if width is not None and self._on_cpu:
+            width = 1
         self._stepped.advance(self.networks, runs, width)
+
+    @property
+    def _on_cpu(self) -> bool:
+        return all(tensor.device.type == "cpu" for network in self.networks.values() for tensor in network.parameters())
 
     @property
     def _stepped(self) -> SteppedStage:

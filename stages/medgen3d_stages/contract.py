@@ -1,4 +1,4 @@
-"""What every stage is to the platform. The one page to read first.
+"""The contract between stages and platform: the page to read first.
 
 A stage knows how its networks are built, how a training example is cut from a labelled volume, what each turn of the
 training loop minimises, and how a sample is drawn. It never touches a file, a cluster or a registry.
@@ -131,7 +131,7 @@ class SteppedStage(Stage, Protocol):
         Args:
             networks: As built.
             runs: In any order.
-            width: Rows of every device batch; missing ones are filled up. A run's result then depends on the width
-                and not on the other runs. None: one batch of as many rows as there are.
+            width: Rows of every device batch; missing ones are filled up. `TrainedStage.advance` chooses 1 on CPUs, so
+                that a run's result does not depend on the other runs. None: one batch of as many rows as there are.
         """
         ...

@@ -1,4 +1,4 @@
-"""How much of the signal is left at each diffusion step, and which steps a sampler visits."""
+"""The noise schedule: the signal left at each diffusion step, and the steps that a sampler visits."""
 
 import math
 

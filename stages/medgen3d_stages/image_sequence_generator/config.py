@@ -1,4 +1,4 @@
-"""What may be chosen about the image sequence generator."""
+"""Options of the image sequence generator."""
 
 from dataclasses import dataclass
 from typing import ClassVar

@@ -1,4 +1,4 @@
-"""How a training window is cut, how the generator walks along it, and what the two turns minimise."""
+"""Training of the image sequence generator: windows, the walk along them, and the losses of the two turns."""
 
 import numpy as np
 import torch

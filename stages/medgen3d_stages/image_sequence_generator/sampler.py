@@ -1,4 +1,4 @@
-"""How a volume is generated: from the slice with most foreground outwards, both ways at once, many volumes together."""
+"""Generation of volumes: from the slice with most foreground outwards, both ways at once, many volumes together."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What may be chosen about the mask generator."""
+"""Options of the mask generator."""
 
 from dataclasses import dataclass
 from typing import ClassVar, Literal

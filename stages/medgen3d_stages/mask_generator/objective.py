@@ -1,4 +1,4 @@
-"""How a training window is cut, and what is minimised on it."""
+"""Training of the mask generator: windows, and the loss on them."""
 
 import numpy as np
 import torch

@@ -1,4 +1,4 @@
-"""How whole masks are drawn: one window, then extensions forwards and backwards, many volumes in lock-step."""
+"""Drawing of whole masks: one window, then extensions forwards and backwards, many volumes together."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""What may be chosen about the refiner."""
+"""Options of the refiner."""
 
 from dataclasses import dataclass
 from typing import ClassVar, Literal

@@ -1,4 +1,4 @@
-"""How a training slice is cut, and what is minimised on it."""
+"""Training of the refiner: slices, and the loss on them."""
 
 import numpy as np
 import torch

@@ -1,4 +1,4 @@
-"""How a volume is refined: noised part of the way, then denoised slice by slice in three views."""
+"""Refinement of volumes: noised part of the way, then denoised slice by slice in three views."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

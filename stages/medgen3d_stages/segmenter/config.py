@@ -1,4 +1,4 @@
-"""What may be chosen about the segmenter."""
+"""Options of the segmenter."""
 
 from dataclasses import dataclass
 from typing import ClassVar

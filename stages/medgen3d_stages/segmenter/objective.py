@@ -1,4 +1,4 @@
-"""How a training patch is cut, and what is minimised on it."""
+"""Training of the segmenter: patches, and the loss on them."""
 
 import numpy as np
 import torch

@@ -1,4 +1,4 @@
-"""How volumes are segmented and described: in windows of the size that the network was trained on."""
+"""Segmentation and description of volumes, in windows of the size that the network was trained on."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

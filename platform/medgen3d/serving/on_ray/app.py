@@ -123,8 +123,8 @@ def uses_gpu(engine: EngineConfig) -> bool:
 
 
 def width_of(replicas: StageReplicas, stage: str, device: str) -> int:
-    """Rows of a device batch; the refiner's is a volume."""
-    return 1 if stage == "refiner" else replicas.width or WIDTHS[device]
+    """Rows of a device batch: a volume in the refiner, and one row on a CPU (`TrainedStage.advance`)."""
+    return 1 if stage == "refiner" or device == "cpu" else replicas.width or WIDTHS[device]
 
 
 def stage_deployment(
