@@ -74,6 +74,7 @@ def plan_evaluation(
         DataError: A set or file cannot be used.
         RegistryError: There is no such pipeline.
     """
+    judged_by = read_goals(goals) if goals else default_goals()  # first: it costs nothing, and may be misspelt
     sets = open_sets(real, synthetic, train)
     if segmenter == AUTO and not (sets.train and sets.train.prepared):
         raise ConfigError(
@@ -84,7 +85,7 @@ def plan_evaluation(
         raise ConfigError("--extractor and --weights go together: the kind of the network and its file")
     return Evaluation(
         sets=sets,
-        goals=read_goals(goals) if goals else default_goals(),
+        goals=judged_by,
         out=out,
         segmenter=segmenter,
         extractor=pretrained_extractor(extractor, weights) if extractor and weights else None,
