@@ -3,6 +3,8 @@
 PYTHON ?= python3
 # An index of torch builds, e.g. the CPU one that PyTorch's install page names. Empty: pip's own choice.
 TORCH_INDEX_URL ?=
+# Options of `medgen3d demo`, e.g. --set training.mask_generator.steps=3000 for better pairs.
+DEMO ?=
 
 BIN := .venv/bin
 INSTALLED := .venv/.installed
@@ -15,7 +17,7 @@ help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(INSTALLED)  ## Two pairs at once; then phantoms, training, synthesis and a report page, on this machine
-	@$(BIN)/medgen3d demo
+	@$(BIN)/medgen3d demo $(DEMO)
 
 check: $(INSTALLED)  ## The fast loop, some minutes: linters, types, import rules, unit and architecture tests
 	@$(BIN)/ruff check .
@@ -29,7 +31,7 @@ test: check  ## What CI runs: check, then the contract, integration and end-to-e
 
 soak: $(INSTALLED)  ## Every property test with thousands of new examples, and the long versions of other tests
 	@$(BIN)/pytest -q --hypothesis-profile=soak --timeout=3600 tests/unit tests/contract
-	@$(BIN)/pytest -q --timeout=3600 -m soak tests/integration
+	@$(BIN)/pytest -q --timeout=3600 -m soak tests/integration tests/e2e
 
 clean:  ## Remove caches and build output (to install anew, remove .venv as well)
 	@rm -rf build dist medgen3d.egg-info .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache

@@ -6,7 +6,7 @@ between the volumes of equal rank.
 
 The tolerance is what sampling alone explains. If both samplers drew from one distribution, it would not matter which
 volume came from which: so all volumes are pooled and split at random 1000 times, and W1 between the samplers must not
-exceed the largest W1 of these splits. With 400 volumes per sampler that is about a tenth of the mean volume; a sampler
+exceed the largest W1 of these splits. With 150 volumes per sampler that is about a sixth of the mean volume; a sampler
 that loses the spread of the sizes, as DDIM with too few steps does, lies beyond it (the last test).
 """
 
@@ -28,7 +28,7 @@ from medgen3d_stages.mask_generator.stage import MaskGenerator
 
 pytestmark = pytest.mark.timeout(900)  # half a minute of one core, but never a failure of a busy machine
 
-SIDE, NUM_VOLUMES, TRAINING_STEPS = 8, 400, 400
+SIDE, NUM_VOLUMES, TRAINING_STEPS = 8, 150, 400
 SPEC = DataSpec(num_labels=3, plane=(SIDE, SIDE), spacing_mm=(1.0, 1.0, 1.0), max_depth=2)
 CONFIG = MaskGeneratorConfig(  # one window is a whole volume, so that nothing but the sampler is compared
     window=2, overlap=1, channels=(16, 24), attention_levels=(False, False), mode_probabilities=(1.0, 0.0, 0.0)

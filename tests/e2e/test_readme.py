@@ -1,4 +1,6 @@
-"""The README's commands, run as written and in order, in the environment that is already there; what they leave behind.
+"""The README's commands, run in order in the environment that is already there; what they leave behind.
+
+They run as written, but for the steps that the demo trains: a few here, all of them in `make soak`.
 
 The demo draws chests in LPS orientation, with thick slices and label ids with gaps.
 """
@@ -32,6 +34,7 @@ README = (REPOSITORY / "README.md").read_text()
 COMMAND_LANGUAGES = {"console", "bash"}
 OTHER_LANGUAGES = {"json", "python", "text", "yaml"}
 NOT_HERE = {"make test"}  # it would run itself
+FEW_STEPS = {"mask_generator": 60, "image_sequence_generator": 20, "refiner": 20}
 IDS = {0, *LABELS["thorax_ct"]}
 
 BLOCK = re.compile(
@@ -89,8 +92,11 @@ def test_commands_are_found_in_order_without_comments_and_with_their_continuatio
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
+    return checkout(tmp_path_factory.mktemp("checkout"))
+
+
+def checkout(root: Path) -> Path:
     """A checkout in which the environment is built, without anything that earlier runs have left behind."""
-    root = tmp_path_factory.mktemp("checkout")
     for name in ("Makefile", "pyproject.toml", "constraints.txt"):
         (root / name).symlink_to(REPOSITORY / name)
     (root / ".venv").mkdir()
@@ -101,15 +107,21 @@ def folder(tmp_path_factory) -> Path:
     return root
 
 
-@pytest.fixture(scope="module")
-def run(folder) -> Callable[[str], str]:
-    """Run a command of the README, once however often it is asked for; what it says on stdout."""
-    said: dict[str, str] = {}
+def as_a_user() -> dict[str, str]:
+    """The environment in which a person types these commands."""
     # Ray and telemetry as a user has them, apart from where Ray keeps its files.
     set_by_tests = ("OMP_NUM_THREADS", "RAY_AUTH_MODE", "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "RAY_USAGE_STATS_ENABLED")
     # A make inside `make test` would announce the folders that it enters and leaves.
     set_by_make = ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")
-    environment = {key: value for key, value in os.environ.items() if key not in {*set_by_tests, *set_by_make}}
+    return {key: value for key, value in os.environ.items() if key not in {*set_by_tests, *set_by_make}}
+
+
+@pytest.fixture(scope="module")
+def run(folder) -> Callable[[str], str]:
+    """Run a command of the README, once however often it is asked for; what it says on stdout."""
+    said: dict[str, str] = {}
+    few = " ".join(f"--set training.{stage}.steps={steps}" for stage, steps in FEW_STEPS.items())
+    environment = as_a_user() | {"DEMO": few}
 
     def once(command: str) -> str:
         if command not in said:
@@ -117,6 +129,14 @@ def run(folder) -> Callable[[str], str]:
         return said[command]
 
     return once
+
+
+@pytest.mark.soak
+def test_the_demo_as_written_draws_masks_that_show_every_label(tmp_path):
+    said = _run(["make", "demo"], checkout(tmp_path), as_a_user())
+    pairs = SyntheticSet(tmp_path / said.splitlines()[-3].split()[-1])
+    masks = [pairs.read(case_id)[1].voxels for case_id in pairs.case_ids]
+    assert set(np.unique(np.concatenate([mask.ravel() for mask in masks])).tolist()) == IDS
 
 
 def _run(words: list[str], folder: Path, environment: dict[str, str]) -> str:

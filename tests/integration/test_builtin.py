@@ -23,6 +23,7 @@ def demo(ray_cluster, tiny_pipeline, tmp_path) -> Demo:
     return Demo(out=planned.out, config=planned.config, builtin=tmp_path / "builtin")
 
 
+@pytest.mark.soak
 def test_the_demo_begins_with_two_pairs_of_the_built_in_pipeline_and_a_picture_of_them_which_a_repetition_keeps(demo):
     first = next(iter(STEPS.values()))
     seen = []

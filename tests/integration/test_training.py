@@ -12,10 +12,13 @@ import termios
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 
+import psutil
 import pytest
+import ray
 import torch
 from typer.testing import CliRunner
 
@@ -137,17 +140,12 @@ def bundle_weights(result: StageResult) -> Weights:
 
 def train_workers() -> list[int]:
     """The ids of the training workers among the processes below this one."""
-    parents, names = {}, {}
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            parents[int(process.name)] = int((process / "stat").read_text().rpartition(")")[2].split()[1])
-            names[int(process.name)] = (process / "cmdline").read_text()
-        except OSError:  # ended meanwhile
-            continue
-    below = {os.getpid()}
-    while more := {process for process, parent in parents.items() if parent in below} - below:
-        below |= more
-    return [process for process in below if names[process].startswith("ray::RayTrainWorker")]
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):  # ended meanwhile
+            if " ".join(process.cmdline()).startswith("ray::RayTrainWorker"):
+                found.append(process.pid)
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -298,7 +296,8 @@ class Command:
 
     def remove(self) -> None:
         for process in _session(self.process.pid):
-            os.kill(process, signal.SIGKILL)
+            with suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
         self.process.wait()
         os.close(self.screen)
 
@@ -310,13 +309,10 @@ def _take_terminal() -> None:
 
 def _session(leader: int) -> list[int]:
     members = []
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            state, *_, session = (process / "stat").read_text().rpartition(")")[2].split()[:4]
-        except OSError:
-            continue
-        if int(session) == leader and state != "Z":
-            members.append(int(process.name))
+    for process in psutil.pids():
+        with suppress(OSError):  # ended meanwhile, or is somebody else's
+            if os.getsid(process) == leader:
+                members.append(process)
     return members
 
 
@@ -339,7 +335,8 @@ def test_a_training_that_is_killed_then_interrupted_ends_with_the_weights_of_one
     stage = "image_sequence_generator"
     # Ray Train takes a fifth of a second per checkpoint: one per step leaves time for pressing a key on any machine.
     overrides = settings(stage, store, f"training.{stage}.checkpoint_every=1")
-    config, words = experiment(overrides), arguments(stage, "disturbed", data, overrides)
+    here = ray.get_runtime_context().gcs_address  # a cluster that outlives its drivers, as those of operators do
+    config, words = experiment(overrides), [*arguments(stage, "disturbed", data, overrides), "--address", here]
     folder = config.storage.training_dir / f"disturbed.{stage}"
 
     first = command(words)

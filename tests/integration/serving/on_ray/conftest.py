@@ -40,6 +40,8 @@ from medgen3d.serving.security.tokens import create_token
 from medgen3d.serving.service import TOKENS
 
 ENDED = ("succeeded", "failed", "cancelled")
+COUNT = 4
+"""Pairs of a job."""
 PROCESSES = {
     **{stage: f"ray::ServeReplica:medgen3d:{stage}" for stage in CHAIN},
     "ingress": "ray::ServeReplica:medgen3d:ingress",
@@ -329,6 +331,7 @@ class Followed:
     client: Of it.
     cluster: On which it runs.
     max_queued: Jobs that it lets wait.
+    count: Pairs of each of these jobs.
     expected: Volumes of undisturbed jobs, by seed.
     left: Jobs that the first service left, by seed.
     said: What the first service said when it was stopped.
@@ -337,6 +340,7 @@ class Followed:
     client: Service
     cluster: Cluster
     max_queued: int
+    count: int
     expected: dict[int, dict[str, bytes]]
     left: dict[int, str]
     said: str
@@ -347,10 +351,11 @@ def service(tmp_path_factory, write_config, start_here, client_of, start_cluster
     folder = tmp_path_factory.mktemp("service")
     first = write_config(folder, "first.yaml")
     process, client = start_here(first), client_of(first)
-    undisturbed = {seed: client.submit(seed=seed, count=6) for seed in range(4)}
+    undisturbed = {seed: client.submit(seed=seed, count=COUNT) for seed in range(2)}
     expected = {seed: client.wait(job) and client.volumes(job) for seed, job in undisturbed.items()}
-    left = {seed: client.submit(seed=seed, count=6) for seed in range(4)}
-    client.wait(left[0], states=("running", "succeeded"))
+    left = {seed: client.submit(seed=seed, count=COUNT) for seed in expected}
+    endless = client.submit(seed=1, count=300)
+    client.wait(endless, states=("running",))
     process.send_signal(signal.SIGINT)
     said, _ = process.communicate(timeout=60)
     assert process.returncode == 0
@@ -359,4 +364,6 @@ def service(tmp_path_factory, write_config, start_here, client_of, start_cluster
     second, cluster = write_config(folder, "second.yaml", **limits), start_cluster()
     deployed = deploy(second, cluster)
     assert deployed.returncode == 0, deployed.stderr
-    return Followed(client_of(second), cluster, limits["max_queued"], expected, left, said)
+    later = client_of(second)
+    assert later.ask("DELETE", f"/v1/jobs/{endless}").json()["state"] == "cancelled"
+    return Followed(later, cluster, limits["max_queued"], COUNT, expected, left, said)

@@ -8,7 +8,6 @@ import pytest
 pytestmark = pytest.mark.timeout(1500)  # two minutes of two cores, but never a failure of a busy machine
 STAGES = ("mask_generator", "image_sequence_generator", "refiner")
 SERVE = ("ingress", "controller", "proxy")
-COUNT = 6  # pairs of a job
 
 
 def test_jobs_that_a_stopped_service_left_end_in_the_next_one_as_if_undisturbed(service):
@@ -21,7 +20,7 @@ def test_jobs_that_a_stopped_service_left_end_in_the_next_one_as_if_undisturbed(
 
 def test_jobs_end_once_and_as_if_undisturbed_when_every_kind_of_process_is_killed(service):
     client = service.client
-    jobs = {seed: client.submit(seed=seed, count=COUNT, key=f"job-{seed}") for seed in service.expected}
+    jobs = {seed: client.submit(seed=seed, count=service.count, key=f"job-{seed}") for seed in service.expected}
     for victims in (STAGES, SERVE):
         while not any(client.status(job)["state"] == "running" for job in jobs.values()):
             time.sleep(0.05)
@@ -32,17 +31,17 @@ def test_jobs_end_once_and_as_if_undisturbed_when_every_kind_of_process_is_kille
         assert ended["attempts"] > 1
         assert client.volumes(job) == service.expected[seed]
         assert len(client.results(job)) == 1
-        assert client.submit(seed=seed, count=COUNT, key=f"job-{seed}") == job
+        assert client.submit(seed=seed, count=service.count, key=f"job-{seed}") == job
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("victims", [*((kind,) for kind in (*STAGES, *SERVE)), (*STAGES, *SERVE)], ids="-".join)
 def test_20_jobs_end_once_and_as_if_undisturbed_whatever_is_killed(service, victims):
-    client, seeds = service.client, [seed for _ in range(5) for seed in service.expected]
+    client, seeds = service.client, [seed for _ in range(10) for seed in service.expected]
     for job in service.left.values():  # an owner may have no more than these twenty
         client.wait(job)
-    jobs = [client.submit(seed=seed, count=COUNT) for seed in seeds]
+    jobs = [client.submit(seed=seed, count=service.count) for seed in seeds]
     for _ in range(2):
         while not any(client.status(job)["state"] == "running" for job in jobs):
             time.sleep(0.05)
