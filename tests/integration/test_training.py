@@ -329,22 +329,24 @@ def command() -> Iterator[Callable[[list[str]], Command]]:
         each.remove()
 
 
-def test_a_training_that_is_killed_then_interrupted_ends_with_the_weights_of_one_that_was_left_in_peace(
-    data, store, command
+@pytest.mark.parametrize("is_killed", [False, pytest.param(True, marks=pytest.mark.soak)])
+def test_a_training_that_is_interrupted_or_killed_ends_with_the_weights_of_one_that_was_left_in_peace(
+    data, store, command, is_killed
 ):
-    stage = "image_sequence_generator"
+    name, stage = f"disturbed{is_killed}", "image_sequence_generator"
     # Ray Train takes a fifth of a second per checkpoint: one per step leaves time for pressing a key on any machine.
     overrides = settings(stage, store, f"training.{stage}.checkpoint_every=1")
     here = ray.get_runtime_context().gcs_address  # a cluster that outlives its drivers, as those of operators do
-    config, words = experiment(overrides), [*arguments(stage, "disturbed", data, overrides), "--address", here]
-    folder = config.storage.training_dir / f"disturbed.{stage}"
+    config, words = experiment(overrides), [*arguments(stage, name, data, overrides), "--address", here]
+    folder = config.storage.training_dir / f"{name}.{stage}"
 
-    first = command(words)
-    first.wait_until(lambda: len(list(folder.glob("step-*/state.pt"))) == 2)  # so the first of them is whole
-    first.process.send_signal(signal.SIGKILL)
-    first.finish()
+    if is_killed:
+        first = command(words)
+        first.wait_until(lambda: len(list(folder.glob("step-*/state.pt"))) == 2)  # so the first of them is whole
+        first.process.send_signal(signal.SIGKILL)
+        first.finish()
 
-    second = command([*words, "--resume"])
+    second = command([*words, "--resume"])  # which begins what was never begun
     second.wait_until(lambda: second.step() > 2 * CHECKPOINT_EVERY)
     second.press_ctrl_c()
     assert second.finish() == 130, second.seen
@@ -354,17 +356,17 @@ def test_a_training_that_is_killed_then_interrupted_ends_with_the_weights_of_one
     assert "examples/s" in second.seen
     assert "Traceback" not in second.seen
 
-    assert Logged(config, f"disturbed.{stage}").run.info.status == "KILLED"
+    assert Logged(config, f"{name}.{stage}").run.info.status == "KILLED"
     seen = {}
     result = fit(
         stage,
         data,
         config,
-        "disturbed",
-        lambda _stage, step, *_: seen.update({step: Logged(config, f"disturbed.{stage}").run.info.status}),
+        name,
+        lambda _stage, step, *_: seen.update({step: Logged(config, f"{name}.{stage}").run.info.status}),
         resume=True,
     )
-    logged = Logged(config, f"disturbed.{stage}")
+    logged = Logged(config, f"{name}.{stage}")
     assert max(seen) == result.trained.step == STEPS
     assert set(seen.values()) == {"RUNNING"}
     assert result.trained.run.mlflow_run == logged.run.info.run_id

@@ -20,8 +20,14 @@ pytestmark = pytest.mark.timeout(600)  # Ray takes long to start on a busy machi
 NUM_PAIRS = 3
 
 
+@pytest.fixture(scope="module", params=["all", pytest.param("4,all", marks=pytest.mark.soak)])
+def sizes(request) -> str:
+    """Of four cases a generator is trained; the pairs of the generator with all cases are there from the beginning."""
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def root(ray_cluster, tmp_path_factory) -> Path:
+def root(ray_cluster, sizes, tmp_path_factory) -> Path:
     return tmp_path_factory.mktemp("usefulness")
 
 
@@ -31,9 +37,9 @@ def prepared(prepared_heads, root) -> PreparedSet:
     return prepared_heads
 
 
-def study(root: Path, *words: str) -> str:
+def study(root: Path, sizes: str, *words: str) -> str:
     """Run the command in this process and on its cluster; what it says on stdout."""
-    choices = ("--sizes", "4,all", "--seeds", "1", "--synthetic", str(NUM_PAIRS), "--preset", "smoke")
+    choices = ("--sizes", sizes, "--seeds", "1", "--synthetic", str(NUM_PAIRS), "--preset", "smoke")
     places = ("--data", root / "prepared", "--out", root / "study", "--set", f"storage.root={root / 'store'}")
     result = CliRunner().invoke(cli.app, [*map(str, ("usefulness", *places, *choices, *words))])
     assert result.exit_code == 0, result.output
@@ -41,11 +47,11 @@ def study(root: Path, *words: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def said(root, prepared, copy_as_pairs) -> str:
-    """The study, whose pairs of the generator with all cases are there from the beginning; what it said."""
+def said(root, sizes, prepared, copy_as_pairs) -> str:
+    """What the study said."""
     folder = f"n{len(prepared.info.case_ids('train')):03d}"
     copy_as_pairs(prepared, prepared.info.case_ids("train")[:NUM_PAIRS], root / "study" / folder / "pairs")
-    return study(root)
+    return study(root, sizes)
 
 
 @pytest.fixture
@@ -57,14 +63,17 @@ def contents(folder: Path) -> dict[str, str]:
     return {str(path.relative_to(folder)): sha256_of(path) for path in folder.rglob("*") if path.is_file()}
 
 
-def test_every_arm_and_size_has_its_trial(results, prepared):
+def test_every_arm_and_size_has_its_trial(results, prepared, sizes):
     all_cases = len(prepared.info.case_ids("train"))
     shown = sorted((trial.num_cases, trial.arm, trial.seed) for trial in results.trials)
-    arms = [(4, "real"), (4, "real+synthetic"), *((all_cases, arm) for arm in ("real", "real+synthetic", "synthetic"))]
+    few = [(4, "real"), (4, "real+synthetic")] if sizes != "all" else []
+    arms = [*few, *((all_cases, arm) for arm in ("real", "real+synthetic", "synthetic"))]
     assert shown == [(*each, 0) for each in arms]
     assert all(0 <= dice <= 1 for trial in results.trials for dice in trial.dice.values())
 
 
+@pytest.mark.parametrize("sizes", ["4,all"], indirect=True)
+@pytest.mark.soak
 def test_the_generator_of_four_cases_has_seen_these_and_no_others(results, root, prepared):
     subset = PreparedSet(root / "study" / "n004" / "prepared")
     assert len(subset.info.case_ids()) == 4
@@ -75,7 +84,7 @@ def test_the_generator_of_four_cases_has_seen_these_and_no_others(results, root,
 
 
 def test_pairs_that_were_there_are_used_and_no_generator_is_trained_for_them(results, root, prepared):
-    size = results.sizes[1]
+    size = results.sizes[-1]
     assert (size.num_cases, size.pipeline.version) == (len(prepared.info.case_ids("train")), 7)
     assert [path.name for path in (root / "study" / f"n{size.num_cases:03d}").iterdir()] == ["pairs"]
 
@@ -97,19 +106,19 @@ def test_what_was_measured_is_shown(said, results):
     assert "real+synthetic" in said
 
 
-def test_the_same_command_runs_nothing_again(said, root):
+def test_the_same_command_runs_nothing_again(said, root, sizes):
     before = contents(root)
-    assert "usefulness.tstr_ratio" in study(root)
+    assert "usefulness.tstr_ratio" in study(root, sizes)
     assert contents(root) == before
 
 
-def test_a_trial_that_is_missing_is_run_alone_and_comes_to_the_same(said, root, results):
+def test_a_trial_that_is_missing_is_run_alone_and_comes_to_the_same(said, root, sizes, results):
     lost = results.trials[0]
     write_usefulness(root / "study", results.model_copy(update={"trials": results.trials[1:]}))
-    parts = [contents(root / "study" / folder) for folder in ("n004",)]
-    assert "1 trials of 4 steps" in study(root, "--dry-run")
-    study(root)
+    parts = [contents(folder) for folder in (root / "study").glob("n*")]
+    assert "1 trials of 4 steps" in study(root, sizes, "--dry-run")
+    study(root, sizes)
     again = read_usefulness(root / "study")
     assert again.trials[:-1] == results.trials[1:]
     assert again.trials[-1].model_copy(update={"seconds": lost.seconds}) == lost
-    assert [contents(root / "study" / folder) for folder in ("n004",)] == parts
+    assert [contents(folder) for folder in (root / "study").glob("n*")] == parts

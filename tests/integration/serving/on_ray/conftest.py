@@ -40,7 +40,7 @@ from medgen3d.serving.security.tokens import create_token
 from medgen3d.serving.service import TOKENS
 
 ENDED = ("succeeded", "failed", "cancelled")
-COUNT = 4
+COUNT = 3
 """Pairs of a job."""
 PROCESSES = {
     **{stage: f"ray::ServeReplica:medgen3d:{stage}" for stage in CHAIN},
