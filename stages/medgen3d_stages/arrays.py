@@ -2,12 +2,12 @@
 
 A volume is `[D, H, W]` (z, y, x): index 0 is inferior, posterior, left; the *sequence* runs along D. A batch puts
 `B` in front, channels come second: `[B, C, ...]`. K is the number of labels including the background. Images live in
-[-1, 1]. An integer label array is a `mask`; one-hot it is `mask_one_hot`.
+[-1, 1]. An integer label array is a `mask`.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -23,17 +23,33 @@ Image = NDArray[np.float32]
 """[D, h, w] in [-1, 1]."""
 
 
+class Volume3D(Protocol):
+    """What examples are cut from: an array, or a volume on disk that reads what it is sliced by (steps of 1)."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def dtype(self) -> np.dtype[Any]: ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, key: Any, /) -> Any: ...
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Example:
     """A training volume as the stages see it.
+
+    Whoever cuts an example slices image and mask first and computes with the arrays that come.
 
     image: float32 [D, H, W] in [-1, 1].
     mask: Integer [D, H, W], contiguous ids 0..K-1.
     box: (top, bottom, left, right) of the case in the H x W plane; outside it the image is padding.
     """
 
-    image: NDArray[np.float32]
-    mask: NDArray[np.integer]
+    image: Volume3D
+    mask: Volume3D
     box: tuple[int, int, int, int]
 
     def cropped(self) -> tuple[Image, Mask]:
@@ -42,18 +58,15 @@ class Example:
         return self.image[:, top:bottom, left:right], self.mask[:, top:bottom, left:right]
 
 
-def one_hot(mask: Tensor, num_labels: int) -> Tensor:
-    """Integer labels [B, ...] -> float {0, 1} [B, K, ...], background included."""
-    hot = torch.nn.functional.one_hot(mask.long(), num_labels)
-    return hot.movedim(-1, 1).float()
-
-
 def normal(shape: Sequence[int], generators: Sequence[torch.Generator], device: torch.device) -> Tensor:
-    """Standard normal noise [len(generators), *shape], each item from its own stream.
+    """Standard normal noise [len(generators), *shape], each item from its own stream whatever its neighbours are.
 
-    Drawn on the CPU, so that an item's noise depends neither on the device nor on its neighbours in the batch.
+    Drawn where it is needed: on a GPU from a stream of the GPU that the item's CPU stream seeds.
     """
-    return torch.stack([torch.randn(tuple(shape), generator=generator) for generator in generators]).to(device)
+    if device.type == "cpu":
+        return torch.stack([torch.randn(tuple(shape), generator=generator) for generator in generators])
+    streams = [torch.Generator(device).manual_seed(child_seed(generator)) for generator in generators]
+    return torch.stack([torch.randn(tuple(shape), generator=stream, device=device) for stream in streams])
 
 
 def child_seed(generator: torch.Generator) -> int:

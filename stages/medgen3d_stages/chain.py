@@ -13,6 +13,7 @@ from medgen3d_stages.arrays import Image, Mask, Networks
 from medgen3d_stages.contract import SampleRun, Stage, SteppedStage
 from medgen3d_stages.image_sequence_generator.sampler import ImageRequest
 from medgen3d_stages.mask_generator.sampler import MaskRequest
+from medgen3d_stages.precision import samples_in_bf16
 from medgen3d_stages.refiner.sampler import RefineRequest
 
 Shape = tuple[int, int, int]
@@ -29,7 +30,8 @@ class TrainedStage:
         """One sample per input, each from the stream of its own seed."""
         for network in self.networks.values():
             network.eval()
-        return self.stage.sample(self.networks, inputs, [torch.Generator().manual_seed(seed) for seed in seeds])
+        with self._precision():
+            return self.stage.sample(self.networks, inputs, [torch.Generator().manual_seed(seed) for seed in seeds])
 
     def begin(self, item: Any, seed: int) -> SampleRun:
         """A run of one input of a stage of the chain, which `advance` takes step by step.
@@ -47,13 +49,18 @@ class TrainedStage:
         On a CPU a batch of a given width has one row. Kernels there round by a row's place: SiLU, sigmoid and softmax
         treat the ends of a tensor otherwise than its middle, and products choose their loops by the number of rows.
         """
-        if width is not None and self._on_cpu:
+        if width is not None and self._device.type == "cpu":
             width = 1
-        self._stepped.advance(self.networks, runs, width)
+        with self._precision():
+            self._stepped.advance(self.networks, runs, width)
 
     @property
-    def _on_cpu(self) -> bool:
-        return all(tensor.device.type == "cpu" for network in self.networks.values() for tensor in network.parameters())
+    def _device(self) -> torch.device:
+        return next(tensor.device for network in self.networks.values() for tensor in network.parameters())
+
+    def _precision(self) -> torch.autocast:
+        device = self._device
+        return torch.autocast(device.type, torch.bfloat16, enabled=samples_in_bf16(device))
 
     @property
     def _stepped(self) -> SteppedStage:

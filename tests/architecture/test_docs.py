@@ -11,6 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
 
+import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -20,9 +22,10 @@ from typer.main import get_command
 
 from medgen3d.artifacts.bundle import BundleDataset, BundleInfo
 from medgen3d.artifacts.goals import Goal, read_goals
+from medgen3d.artifacts.intensity import Intensity
 from medgen3d.artifacts.manifest import ManifestRow, SyntheticSetInfo, write_rows
 from medgen3d.artifacts.pipeline import PinnedBundle, PipelineInfo, PortablePipeline
-from medgen3d.artifacts.prepared_set import CaseEntry, DatasetInfo, write_part
+from medgen3d.artifacts.prepared_set import CaseEntry, DatasetInfo, PreparedCase, case_path, write_prepared_case
 from medgen3d.artifacts.provenance import Provenance
 from medgen3d.artifacts.report import EvaluatedPipeline, Report, SetDescription, Verdict
 from medgen3d.artifacts.report_parts import Metric, Picture, ReportSection, Table
@@ -32,6 +35,7 @@ from medgen3d.artifacts.usefulness_results import Size, Trial, UsefulnessResults
 from medgen3d.cli import app
 from medgen3d.config import experiment
 from medgen3d.config.load import load_config, preset_names
+from medgen3d.core.volume import Box
 from medgen3d.ingest.problems import Kind
 from medgen3d.measures.limits import CaseLimits, LabelLimits, NearCopyLimits
 from medgen3d.serving.execution.results import AnsweredRequest
@@ -272,9 +276,20 @@ def example_of(kind: type[BaseModel]) -> dict[str, Any]:
     return yaml.safe_load(blocks(ARTIFACTS, "yaml", "json")[EXAMPLES.index(kind)])
 
 
-def part_columns(folder: Path) -> list[str]:
-    write_part(folder, 0, [])
-    return pq.read_schema(folder / "cases" / "part-00000.parquet").names
+def case_file(folder: Path) -> Path:
+    box, intensity = Box(top=0, bottom=2, left=0, right=2), Intensity(low=0, high=1)
+    voxels = {"image": np.zeros((2, 2, 2), np.float32), "mask": np.zeros((2, 2, 2), np.uint8)}
+    case = PreparedCase(case_id="a", split="train", box=box, affine=np.eye(4), intensity=intensity, **voxels)
+    write_prepared_case(folder, 0, case)
+    return case_path(folder, 0)
+
+
+def case_columns(folder: Path) -> list[str]:
+    return pa.ipc.open_file(case_file(folder)).schema.names
+
+
+def case_metadata(folder: Path) -> dict[str, Any]:
+    return json.loads(pa.ipc.open_file(case_file(folder)).schema.metadata[b"medgen3d"])
 
 
 def manifest_columns(folder: Path) -> list[str]:
@@ -323,7 +338,9 @@ MODELS: dict[str, type[BaseModel]] = {
     "request.json": AnsweredRequest,
 }
 OTHERS: dict[str, Callable[[Path], list[str]]] = {
-    "cases/part-NNNNN.parquet": part_columns,
+    "cases/NNNNNN.arrow": case_columns,
+    "cases/NNNNNN.arrow, its metadata": lambda folder: list(case_metadata(folder)),
+    "cases/NNNNNN.arrow, facts": lambda folder: list(case_metadata(folder)["facts"]),
     "state.pt": checkpoint_entries,
     "config.json, spec": lambda _: [field.name for field in dataclasses.fields(DataSpec)],
     "manifest.parquet": manifest_columns,
@@ -344,7 +361,9 @@ def test_the_documented_columns_are_those_that_are_written(heading: str, tmp_pat
 
 
 def test_every_table_of_fields_is_compared() -> None:
-    with_fields = {heading for heading in tables(ARTIFACTS) if re.match(r"[\w/-]+\.(yaml|json|parquet|pt)\b", heading)}
+    with_fields = {
+        heading for heading in tables(ARTIFACTS) if re.match(r"[\w/-]+\.(yaml|json|parquet|arrow|pt)\b", heading)
+    }
     assert with_fields == MODELS.keys() | OTHERS.keys()
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from medgen3d.artifacts import dicom, nifti
-from medgen3d.artifacts.prepared_set import CASES_PER_PART, PreparedSet
+from medgen3d.artifacts.prepared_set import PreparedSet
 from medgen3d.config.experiment import IngestConfig
 from medgen3d.core.errors import DataError
 from medgen3d.core.volume import Volume
@@ -19,12 +19,12 @@ from medgen3d.ingest.problems import BadCasesError
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
 MR = IngestConfig(modality="MR")
-NUM_CASES = 2 * CASES_PER_PART + 3
+NUM_CASES = 22
 
 
 @pytest.fixture
 def source(tmp_path) -> Path:
-    """A Decathlon data set of three parts; sizes, orientations and intensities differ from case to case."""
+    """A Decathlon data set; sizes, orientations and intensities differ from case to case."""
     root, rng = tmp_path / "source", np.random.default_rng(0)
     names = [f"case_{number:02d}.nii.gz" for number in range(NUM_CASES)]
     for number, name in enumerate(names):
@@ -98,11 +98,11 @@ def test_a_dry_run_says_what_would_be_written_and_writes_nothing(source, tmp_pat
     assert ingest(source, tmp_path / "out", IngestConfig(), seed=0) == planned
 
 
-def test_an_interrupted_run_keeps_its_finished_parts(source, tmp_path):
+def test_an_interrupted_run_keeps_its_finished_cases(source, tmp_path):
     out = tmp_path / "out"
     ingest(source, out, IngestConfig(), seed=0)
     digest = PreparedSet(out).digest
-    kept, lost = out / "cases" / "part-00000.parquet", out / "cases" / "part-00001.parquet"
+    kept, lost = out / "cases" / "000000.arrow", out / "cases" / "000001.arrow"
     (out / "dataset.yaml").unlink()
     lost.unlink()
     written_at = kept.stat().st_mtime_ns

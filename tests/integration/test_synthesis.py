@@ -131,8 +131,8 @@ def test_sampling_options_and_a_missing_refiner_change_the_images_and_never_the_
 
 def test_a_prepared_set_whose_masks_cannot_be_read_ends_the_run_with_one_sentence(five, knee, tmp_path):
     ingest(five[0], tmp_path / "prepared", IngestConfig(spacing_mm=(3.0, 0.5, 0.75)), seed=0)
-    (tmp_path / "prepared" / "cases" / "part-00000.parquet").write_bytes(b"half")
-    with pytest.raises(DataError, match=r"part-00000\.parquet: found .* Run ingest again") as caught:
+    (tmp_path / "prepared" / "cases" / "000000.arrow").write_bytes(b"half")
+    with pytest.raises(DataError, match=r"000000\.arrow: found .* Run ingest again") as caught:
         synthesize(
             knee,
             2,

@@ -51,6 +51,8 @@ class SyntheticSetInfo(BaseModel):
     weights_sha256: Of the weights of each stage that drew, by stage.
     batch, threads, device: Cases drawn together, torch threads, and "cpu" or "cuda": they decide the last bits of
         the networks' numbers, and with them now and then a voxel.
+    noise: The generator that the samplers' noise comes from: torch's on CPUs, or CUDA's, from which noise is drawn on
+        the device. Either gives a case its numbers whatever is drawn with it or before it.
     dataset_digest: `PreparedSet.digest` of the training data.
     plan_digest: Of the plan file that the set follows; None if only a number of cases was asked for.
     gates: What accepts or rejects a case, gate -> SHA-256 of its limits; a gate that is not listed does not run.
@@ -79,6 +81,7 @@ class SyntheticSetInfo(BaseModel):
     batch: int
     threads: int
     device: Literal["cpu", "cuda"]
+    noise: Literal["mt19937", "philox"] = "mt19937"
     sampling: dict[str, dict[str, int | float | str]] = {}
     refined: bool = True
     masks_digest: str | None = None
@@ -100,7 +103,8 @@ class SyntheticSetInfo(BaseModel):
             "dataset_digest": dataset.digest,
             "labels": dataset.label_table.by_id,
         } | dataset.model_dump(include=alike)
-        return cls(**facts | choices)
+        noise = "philox" if choices.get("device") == "cuda" else "mt19937"
+        return cls(**facts | {"noise": noise} | choices)
 
     @property
     def label_table(self) -> LabelTable:

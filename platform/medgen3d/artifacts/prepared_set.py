@@ -1,48 +1,31 @@
-"""The prepared set: what ingest writes and training reads. A folder with `dataset.yaml` and `cases/part-*.parquet`.
+"""The prepared set: what ingest writes and training reads. A folder with `dataset.yaml` and `cases/*.arrow`.
 
-Each part holds `CASES_PER_PART` cases in case order, one row and one row group per case, so that a case is read alone
-and parts can be written by different machines. See docs/artifacts.md.
+Each case has a file of its own, in case order, so that cases can be written by different machines; of a file, slabs and
+crops are read alone. See docs/artifacts.md.
 """
 
 import functools
 import hashlib
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import yaml
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from medgen3d.artifacts.case_file import CaseFile, write_case_file
 from medgen3d.artifacts.intensity import Intensity, IntensityRule, Modality
 from medgen3d.core.errors import ArtifactError
 from medgen3d.core.labels import LabelTable
 from medgen3d.core.volume import Affine, Box
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 LICENCE = "licence.txt"
-CASES_PER_PART = 16
 Split = Literal["train", "validation", "test"]
 Shape = tuple[int, int, int]
-
-_COLUMNS = pa.schema(
-    [
-        ("case_id", pa.string()),
-        ("split", pa.string()),
-        ("shape", pa.list_(pa.int32(), 3)),
-        ("image", pa.large_binary()),
-        ("mask", pa.large_binary()),
-        ("mask_dtype", pa.string()),
-        ("box", pa.list_(pa.int32(), 4)),
-        ("affine", pa.list_(pa.float64(), 16)),
-        ("intensity", pa.list_(pa.float64(), 2)),
-    ]
-)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -124,29 +107,35 @@ class DatasetInfo(BaseModel):
         return Counter(case.shape for case in self.cases if case.split == split)
 
 
-def write_part(root: Path, part: int, cases: Iterable[PreparedCase]) -> None:
-    """Write cases `part * CASES_PER_PART` and following; whole or not at all, so a repeated call is harmless.
+def write_prepared_case(root: Path, number: int, case: PreparedCase) -> None:
+    """Write case `number` of a set; whole or not at all, so a repeated call is harmless.
 
-    The cases may be made as they are asked for: one at a time is in memory.
+    Raises:
+        ValueError: Image and mask differ in shape.
+        OSError: It cannot be written.
     """
-    target = _part_path(root, part)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = target.with_suffix(".unfinished")
-    with pq.ParquetWriter(unfinished, _COLUMNS, compression="zstd") as writer:
-        for case in cases:
-            writer.write_table(pa.Table.from_pylist([_row(case)], schema=_COLUMNS), row_group_size=1)
-    unfinished.replace(target)
+    facts = {
+        "case_id": case.case_id,
+        "split": case.split,
+        "box": [case.box.top, case.box.bottom, case.box.left, case.box.right],
+        "affine": case.affine.tolist(),
+        "intensity": [case.intensity.low, case.intensity.high],
+    }
+    write_case_file(case_path(root, number), case.image, case.mask, facts)
 
 
-def holds_part(root: Path, part: int, case_ids: list[str]) -> bool:
-    """Whether a part is there, can be read wholly, and holds these cases in this order."""
-    path = _part_path(root, part)
+def holds_case(root: Path, number: int, case_id: str) -> bool:
+    """Whether a case is there and every voxel of it as it was written."""
     try:
-        with pq.ParquetFile(path) as file:
-            records = (file.read_row_group(row).to_pylist()[0] for row in range(file.num_row_groups))
-            return [_case(record, str(record["case_id"]), path).case_id for record in records] == case_ids
-    except (OSError, pa.ArrowException, IndexError, ArtifactError):
+        _opened(root, number, case_id).check()
+    except ArtifactError:
         return False
+    return True
+
+
+def case_path(root: Path, number: int) -> Path:
+    """The file of case `number` of a set."""
+    return root / "cases" / f"{number:06d}.arrow"
 
 
 def write_info(root: Path, info: DatasetInfo) -> None:
@@ -181,9 +170,9 @@ class PreparedSet:
 
     @functools.cached_property
     def digest(self) -> str:
-        """SHA-256 over `dataset.yaml` and every part: the data set's identity in provenance."""
+        """SHA-256 over `dataset.yaml` and every case: the data set's identity in provenance."""
         digest = hashlib.sha256()
-        for path in [self.root / "dataset.yaml", *sorted((self.root / "cases").glob("part-*.parquet"))]:
+        for path in [self.root / "dataset.yaml", *sorted((self.root / "cases").glob("*.arrow"))]:
             digest.update(path.name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
         return digest.hexdigest()
 
@@ -193,28 +182,50 @@ class PreparedSet:
         path = self.root / LICENCE
         return path.read_text(encoding="utf-8").strip() or None if path.is_file() else None
 
-    def read(self, case_id: str) -> PreparedCase:
-        """One case by its id.
+    def open(self, case_id: str) -> CaseFile:
+        """One case by its id, of which nothing is read until it is sliced.
 
         Raises:
-            ArtifactError: There is no such case, or its part is missing or damaged.
+            ArtifactError: There is no such case, or its file is missing or damaged.
         """
         if case_id not in self._place:
             raise ArtifactError(str(self.root), f"no case {case_id!r}", "one of its case ids", "See dataset.yaml.")
-        part, row = divmod(self._place[case_id], CASES_PER_PART)
-        path = _part_path(self.root, part)
-        try:
-            with pq.ParquetFile(path) as file:
-                record = file.read_row_group(row).to_pylist()[0]
-        except (OSError, pa.ArrowException, IndexError) as error:
-            raise ArtifactError(
-                str(path), str(error), f"a part that holds case {case_id}", "Run ingest again."
-            ) from error
-        return _case(record, case_id, path)
+        return _opened(self.root, self._place[case_id], case_id)
+
+    def read(self, case_id: str) -> PreparedCase:
+        """One case by its id, as a whole.
+
+        Raises:
+            ArtifactError: There is no such case, or its file is missing or damaged.
+        """
+        return _whole(self.open(case_id), case_id)
 
 
-def _part_path(root: Path, part: int) -> Path:
-    return root / "cases" / f"part-{part:05d}.parquet"
+def _opened(root: Path, number: int, case_id: str) -> CaseFile:
+    file = CaseFile(case_path(root, number))
+    if file.facts.get("case_id") != case_id:
+        found = f"case {file.facts.get('case_id')!r}"
+        raise ArtifactError(str(file.path), found, f"case {case_id!r}", "Run ingest again.")
+    return file
+
+
+def box_of(file: CaseFile) -> Box:
+    """Where the case itself lies in the plane of its file."""
+    top, bottom, left, right = file.facts["box"]
+    return Box(top=top, bottom=bottom, left=left, right=right)
+
+
+def _whole(file: CaseFile, case_id: str) -> PreparedCase:
+    low, high = file.facts["intensity"]
+    return PreparedCase(
+        case_id=case_id,
+        split=file.facts["split"],
+        image=file.image[:],
+        mask=file.mask[:],
+        box=box_of(file),
+        affine=np.array(file.facts["affine"], dtype=np.float64),
+        intensity=Intensity(low=low, high=high),
+    )
 
 
 def _read_info(root: Path) -> DatasetInfo:
@@ -226,7 +237,8 @@ def _read_info(root: Path) -> DatasetInfo:
         raise ArtifactError(str(path), found, "a prepared set", "Make one with `medgen3d ingest`.") from error
     version = content.get("schema_version") if isinstance(content, dict) else None
     if version != SCHEMA_VERSION:
-        raise ArtifactError(str(path), f"schema version {version}", f"version {SCHEMA_VERSION}", "Run ingest again.")
+        remedy = f"Make it anew: medgen3d ingest SOURCE --out {root} --overwrite"
+        raise ArtifactError(str(path), f"schema version {version}", f"version {SCHEMA_VERSION}", remedy)
     try:
         return DatasetInfo.model_validate(content)
     except ValidationError as error:
@@ -235,45 +247,3 @@ def _read_info(root: Path) -> DatasetInfo:
         raise ArtifactError(
             str(path), f"{where}: {first['msg']}", "a valid dataset.yaml", "Run ingest again."
         ) from error
-
-
-def _row(case: PreparedCase) -> dict[str, object]:
-    image = np.ascontiguousarray(case.image, dtype="<f2")
-    mask = np.ascontiguousarray(case.mask, dtype=case.mask.dtype.newbyteorder("<"))
-    if image.shape != mask.shape:
-        raise ValueError(f"case {case.case_id}: image {image.shape} and mask {mask.shape} differ in shape")
-    return {
-        "case_id": case.case_id,
-        "split": case.split,
-        "shape": list(image.shape),
-        "image": image.tobytes(),
-        "mask": mask.tobytes(),
-        "mask_dtype": mask.dtype.name,
-        "box": [case.box.top, case.box.bottom, case.box.left, case.box.right],
-        "affine": case.affine.ravel().tolist(),
-        "intensity": [case.intensity.low, case.intensity.high],
-    }
-
-
-def _case(record: dict[str, Any], case_id: str, path: Path) -> PreparedCase:
-    shape, image, mask = tuple(record["shape"]), record["image"], record["mask"]
-    num_voxels, mask_type = int(np.prod(shape)), record["mask_dtype"]
-    sound = (
-        record["case_id"] == case_id
-        and mask_type in ("uint8", "uint16")
-        and len(image) == 2 * num_voxels
-        and len(mask) == num_voxels * np.dtype(mask_type).itemsize
-    )
-    if not sound:
-        raise ArtifactError(str(path), f"a damaged row for case {case_id}", f"{shape} voxels", "Run ingest again.")
-    top, bottom, left, right = record["box"]
-    low, high = record["intensity"]
-    return PreparedCase(
-        case_id=case_id,
-        split=record["split"],
-        image=np.frombuffer(image, dtype="<f2").reshape(shape).astype(np.float32),
-        mask=np.frombuffer(mask, dtype=np.dtype(mask_type).newbyteorder("<")).reshape(shape),
-        box=Box(top=top, bottom=bottom, left=left, right=right),
-        affine=np.array(record["affine"], dtype=np.float64).reshape(4, 4),
-        intensity=Intensity(low=low, high=high),
-    )

@@ -8,13 +8,12 @@ from pathlib import Path
 
 from medgen3d.artifacts.intensity import Intensity
 from medgen3d.artifacts.prepared_set import (
-    CASES_PER_PART,
     DatasetInfo,
     PreparedSet,
-    holds_part,
+    holds_case,
     write_info,
     write_licence,
-    write_part,
+    write_prepared_case,
 )
 from medgen3d.core.errors import DataError
 from medgen3d.core.seeds import stream_seed
@@ -29,7 +28,7 @@ def write_subset(source: PreparedSet, root: Path, train_case_ids: Sequence[str])
     """Write a prepared set that holds these training cases and no other, of no split.
 
     What belongs to the training grid (spacing, plane, labels, intensity rule) stays as it was; what was measured on
-    the training cases (`inverse`, and with the cases their shapes) is that of the chosen ones. Parts that are there
+    the training cases (`inverse`, and with the cases their shapes) is that of the chosen ones. Cases that are there
     already are kept; a finished subset is opened as it is.
 
     Args:
@@ -49,10 +48,9 @@ def write_subset(source: PreparedSet, root: Path, train_case_ids: Sequence[str])
             raise DataError(f"{root} holds another prepared set than {wanted}. Choose a new folder.")
     elif root.exists() and any(path.name != "cases" for path in root.iterdir()):
         raise DataError(f"{root} holds other files and no prepared set. Choose a new folder.")
-    for part, first in enumerate(range(0, len(info.cases), CASES_PER_PART)):
-        case_ids = info.case_ids()[first : first + CASES_PER_PART]
-        if not holds_part(root, part, case_ids):
-            write_part(root, part, (source.read(case_id) for case_id in case_ids))
+    for number, case_id in enumerate(info.case_ids()):
+        if not holds_case(root, number, case_id):
+            write_prepared_case(root, number, source.read(case_id))
     write_licence(root, source.licence or "")
     write_info(root, info)
     return PreparedSet(root)

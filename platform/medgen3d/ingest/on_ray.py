@@ -1,7 +1,7 @@
-"""Ingest on Ray Data: one row per case to verify, one row per part to prepare.
+"""Ingest on Ray Data: one row per case to verify, one row per case to prepare.
 
 Parts are fixed by the plan and written whole, so that the result does not depend on how many workers there are, and an
-interrupted run goes on with the parts that are missing.
+interrupted run goes on with the cases that are missing.
 """
 
 from collections.abc import Callable, Iterator
@@ -10,7 +10,7 @@ from typing import Any
 
 import ray
 
-from medgen3d.artifacts.prepared_set import CASES_PER_PART, DatasetInfo, write_info, write_licence, write_part
+from medgen3d.artifacts.prepared_set import DatasetInfo, case_path, write_info, write_licence, write_prepared_case
 from medgen3d.config.experiment import IngestConfig
 from medgen3d.core.errors import DataError
 from medgen3d.core.outcome import Outcome
@@ -112,32 +112,28 @@ def _verify_all(request: IngestRequest, num_workers: int | None, progress: Progr
 
 def _prepare_all(out: Path, plan: IngestPlan, num_workers: int | None, progress: Progress) -> None:
     def prepare_row(row: Row) -> Row:
-        outcome = Outcome.of(_prepare_part, out, row["item"], plan)
-        return {"num_cases": outcome.result or 0, "error": outcome.sentence}
+        return {"error": Outcome.of(_prepare_case, out, row["item"], plan).sentence}
 
     missing = output_folder.begin(out, plan)
-    done = len(plan.cases) - sum(len(output_folder.case_ids_of(plan.info, part)) for part in missing)
+    done = len(plan.cases) - len(missing)
     progress("prepare", done, len(plan.cases))
     for row in _map(prepare_row, missing, num_workers):
         if row["error"]:
             raise DataError(row["error"])
-        done += row["num_cases"]
+        done += 1
         progress("prepare", done, len(plan.cases))
-    if output_folder.missing_parts(out, plan):
+    if not all(case_path(out, number).exists() for number in range(len(plan.cases))):
         raise DataError(
-            f"parts of {out} were written on other machines. Give a folder on storage that every machine of the "
+            f"cases of {out} were written on other machines. Give a folder on storage that every machine of the "
             "cluster sees."
         )
 
 
-def _prepare_part(out: Path, part: int, plan: IngestPlan) -> int:
-    """Prepare the cases of a part and write it; their number."""
-    cases = plan.cases[part * CASES_PER_PART : (part + 1) * CASES_PER_PART]
+def _prepare_case(out: Path, number: int, plan: IngestPlan) -> None:
     try:
-        write_part(out, part, (prepare(case, plan.info) for case in cases))
+        write_prepared_case(out, number, prepare(plan.cases[number], plan.info))
     except OSError as error:
         raise DataError(str(error)) from error
-    return len(cases)
 
 
 def _map(function: Callable[[Row], Row], items: list[int], num_workers: int | None) -> Iterator[Row]:

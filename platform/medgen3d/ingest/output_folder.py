@@ -1,11 +1,11 @@
 """The output folder: what may be kept of an earlier run, what may be replaced, and what must not be touched.
 
-`plan.sha256` is written before the first part and stays: it tells which plan the parts in the folder were made from.
+`plan.sha256` is written before the first case and stays: it tells which plan the cases in the folder were made from.
 """
 
 from pathlib import Path
 
-from medgen3d.artifacts.prepared_set import CASES_PER_PART, DatasetInfo, holds_part
+from medgen3d.artifacts.prepared_set import holds_case
 from medgen3d.core.errors import DataError
 from medgen3d.ingest.plan import IngestPlan
 
@@ -39,7 +39,7 @@ def refuse_other(out: Path, plan: IngestPlan) -> None:
 
 
 def begin(out: Path, plan: IngestPlan) -> list[int]:
-    """Make the folder ready for a plan, removing what another plan left, and list the parts that are yet to be made.
+    """Make the folder ready for a plan, removing what another plan left, and list the cases that are yet to be made.
 
     From here on until `dataset.yaml` is written the folder is no prepared set.
 
@@ -50,23 +50,17 @@ def begin(out: Path, plan: IngestPlan) -> list[int]:
         (out / "cases").mkdir(parents=True, exist_ok=True)
         (out / "dataset.yaml").unlink(missing_ok=True)
         if not _is_from(out, plan):
-            for part in (out / "cases").glob("part-*"):
-                part.unlink()
+            for case in (out / "cases").iterdir():
+                case.unlink()
             (out / _PLAN_FILE).write_text(plan.hash + "\n")
     except OSError as error:
         raise DataError(f"cannot write to {out}: {error}. Give a folder that can be written.") from error
-    return missing_parts(out, plan)
+    return missing_cases(out, plan)
 
 
-def missing_parts(out: Path, plan: IngestPlan) -> list[int]:
-    """The parts that are not there, or not sound."""
-    num_parts = -(-len(plan.cases) // CASES_PER_PART)
-    return [part for part in range(num_parts) if not holds_part(out, part, case_ids_of(plan.info, part))]
-
-
-def case_ids_of(info: DatasetInfo, part: int) -> list[str]:
-    """The cases that a part holds, in order."""
-    return info.case_ids()[part * CASES_PER_PART : (part + 1) * CASES_PER_PART]
+def missing_cases(out: Path, plan: IngestPlan) -> list[int]:
+    """The numbers of the cases that are not there, or not sound."""
+    return [number for number, case_id in enumerate(plan.info.case_ids()) if not holds_case(out, number, case_id)]
 
 
 def _is_from(out: Path, plan: IngestPlan) -> bool:

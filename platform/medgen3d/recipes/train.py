@@ -14,6 +14,7 @@ from medgen3d.registry.tracking import RunLog, Tracking, start_run
 from medgen3d.registry.versions import Version
 from medgen3d.training.on_ray.fit import Progress, check_room, train_stage
 from medgen3d.training.run import TrainingRun, begin, find
+from medgen3d.training.stage_factory import stage_for
 from medgen3d.training.task import TrainingOutcome
 
 log = logging.getLogger(__name__)
@@ -32,8 +33,11 @@ def plan_runs(stages: Sequence[str], data: Path, config: ExperimentConfig, name:
 
     Raises:
         ArtifactError: `data` is no prepared set.
+        ConfigError: The options of a stage do not go with the size of the data set.
     """
     prepared = PreparedSet(data)
+    for stage in stages:
+        stage_for(stage, config, prepared)
     return [TrainingRun.of(name, stage, prepared, config) for stage in stages]
 
 

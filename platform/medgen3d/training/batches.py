@@ -8,14 +8,15 @@ from typing import Self
 import numpy as np
 from torch.utils.data import DataLoader, Dataset
 
-from medgen3d.artifacts.examples import read_example
+from medgen3d.artifacts.examples import open_example
 from medgen3d.artifacts.prepared_set import PreparedSet
 from medgen3d.core.seeds import stream_seed
 from medgen3d.training.elastic_deformation import elastically_deformed
 from medgen3d_stages.arrays import Batch, Example
 from medgen3d_stages.contract import Stage
 
-CACHE_BYTES = 2**31
+OPEN_CASES = 256
+"""Files that a process keeps open; their voxels are not kept, but what is read often is in the machine's page cache."""
 
 
 class ExampleSet(Dataset[Batch]):
@@ -24,19 +25,18 @@ class ExampleSet(Dataset[Batch]):
     def __init__(
         self,
         case_ids: Sequence[str],
-        read: Callable[[str], Example],
+        open_case: Callable[[str], Example],
         stage: Stage,
         seed: int,
         bend_mm: float = 0.0,
     ) -> None:
-        self.case_ids, self.read, self.stage, self.seed, self.bend_mm = case_ids, read, stage, seed, bend_mm
-        self._cache: OrderedDict[str, Example] = OrderedDict()
-        self._cached_bytes = 0
+        self.case_ids, self.stage, self.seed, self.bend_mm = case_ids, stage, seed, bend_mm
+        self.open_case, self._opened = open_case, OrderedDict[str, Example]()
 
     @classmethod
     def of(cls, prepared: PreparedSet, stage: Stage, seed: int, bend_mm: float = 0.0) -> Self:
         """Of all training cases of a prepared set, each bent anew by `bend_mm` whenever it is visited."""
-        return cls(prepared.info.case_ids("train"), functools.partial(read_example, prepared), stage, seed, bend_mm)
+        return cls(prepared.info.case_ids("train"), functools.partial(open_example, prepared), stage, seed, bend_mm)
 
     def __getitem__(self, number: int) -> Batch:
         pass_number, place = divmod(number, len(self.case_ids))
@@ -50,16 +50,13 @@ class ExampleSet(Dataset[Batch]):
         return self.stage.cut(example, rng)
 
     def _example(self, case_id: str) -> Example:
-        """Cases stay in memory up to CACHE_BYTES; the least recently used go first."""
-        if case_id not in self._cache:
-            example = self.read(case_id)
-            self._cache[case_id] = example
-            self._cached_bytes += example.image.nbytes + example.mask.nbytes
-            while self._cached_bytes > CACHE_BYTES and len(self._cache) > 1:
-                _, oldest = self._cache.popitem(last=False)
-                self._cached_bytes -= oldest.image.nbytes + oldest.mask.nbytes
-        self._cache.move_to_end(case_id)
-        return self._cache[case_id]
+        """The case as it was opened; of more than OPEN_CASES the least recently used is closed."""
+        if case_id not in self._opened:
+            self._opened[case_id] = self.open_case(case_id)
+            if len(self._opened) > OPEN_CASES:
+                self._opened.popitem(last=False)
+        self._opened.move_to_end(case_id)
+        return self._opened[case_id]
 
 
 class StepSampler:

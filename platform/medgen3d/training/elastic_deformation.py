@@ -29,14 +29,10 @@ def elastically_deformed(
     inside = (slice(None), slice(top, bottom), slice(left, right))
     image, mask = example.image[inside], example.mask[inside]
     grid = _grid(image.shape, spacing_mm, bend_mm, rng)
-    moved = {
-        "image": _fetched(image.astype(np.float32), grid, "bilinear"),
-        "mask": _fetched(mask.astype(np.float32), grid, "nearest").astype(example.mask.dtype),
-    }
-    whole = {name: getattr(example, name).copy() for name in moved}
-    for name, values in moved.items():
-        whole[name][inside] = values
-    return replace(example, **whole)
+    bent_image, bent_mask = np.array(example.image[:]), np.array(example.mask[:])
+    bent_image[inside] = _fetched(image.astype(np.float32), grid, "bilinear")
+    bent_mask[inside] = _fetched(mask.astype(np.float32), grid, "nearest").astype(mask.dtype)
+    return replace(example, image=bent_image, mask=bent_mask)
 
 
 def _grid(

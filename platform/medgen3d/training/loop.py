@@ -12,6 +12,7 @@ from medgen3d.core.seeds import stream_seed
 from medgen3d.training.state import TrainingState
 from medgen3d_stages.arrays import Batch, Networks
 from medgen3d_stages.contract import Stage
+from medgen3d_stages.precision import uses_bf16
 
 Losses = dict[str, float]
 
@@ -45,15 +46,6 @@ class Turn(nn.Module):
         """Let gradients reach the networks of this turn and no others."""
         for name, network in self.networks.items():
             network.train().requires_grad_(name in self.trained)
-
-
-def uses_bf16(precision: str, device: torch.device) -> bool:
-    """Whether to compute in bfloat16: when asked for, or ("auto") where the device has instructions for it."""
-    if precision != "auto":
-        return precision == "bf16"
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def train(

@@ -2,6 +2,7 @@
 
 from medgen3d.artifacts.prepared_set import PreparedSet
 from medgen3d.config.experiment import ExperimentConfig
+from medgen3d.core.errors import ConfigError
 from medgen3d_stages.catalogue import make_stage
 from medgen3d_stages.contract import DataSpec, Stage
 
@@ -17,5 +18,12 @@ def data_spec(prepared: PreparedSet) -> DataSpec:
 
 
 def stage_for(name: str, config: ExperimentConfig, prepared: PreparedSet) -> Stage:
-    """The stage as the configuration and the data set describe it."""
-    return make_stage(name, getattr(config, name), data_spec(prepared))
+    """The stage as the configuration and the data set describe it.
+
+    Raises:
+        ConfigError: The options do not go with the size of the data set.
+    """
+    try:
+        return make_stage(name, getattr(config, name), data_spec(prepared))
+    except ValueError as error:
+        raise ConfigError(f"{prepared.root}: {error}") from error

@@ -25,6 +25,12 @@ class ImageSequenceGeneratorConfig:
     """Scales of the slice discriminator."""
     num_layers: int = 2
     """Strided layers of the finest discriminator."""
+    crop: int | None = None
+    """Side of the square cut from the plane in training, whose place the generator is told [pixels]. None: whole
+    planes, which the generator takes for the whole wherever it stands."""
+    recompute: bool = False
+    """Compute the generator's activations again on the way back instead of keeping them: a third more work, for a
+    fraction of the memory."""
     window: int = 4
     """Slices that are generated in a row in training [slices]."""
     style_slices: int = 5
@@ -47,6 +53,8 @@ class ImageSequenceGeneratorConfig:
             raise ValueError(f"window must be at least 3 slices (the sequence discriminator sees 3), got {self.window}")
         if len(self.channels) < 2 or any(width < 1 or width % 8 for width in self.channels):
             raise ValueError(f"channels must be at least two multiples of 8, got {self.channels}")
+        if self.crop is not None and self.crop < 1:
+            raise ValueError(f"crop must be at least 1 pixel, or null for whole planes, got {self.crop}")
         counts = ("style", "style_slices", "num_scales", "num_layers", "spade_channels", "discriminator_channels")
         for name in counts:
             if getattr(self, name) < 1:

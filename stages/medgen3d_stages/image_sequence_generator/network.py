@@ -7,22 +7,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from medgen3d_stages.arrays import one_hot
 from medgen3d_stages.image_sequence_generator.config import ImageSequenceGeneratorConfig
+from medgen3d_stages.layers.label_code import LabelPlanes
 from medgen3d_stages.layers.padding import padded_side
 from medgen3d_stages.layers.spade import SpadeBlock
 from medgen3d_stages.monai_parts import MultiScalePatchDiscriminator
 
 SEQUENCE = 3
 """Slices that the sequence discriminator sees."""
-NO_SLICE = -1
-"""Label of every pixel of a slice that does not exist; its one-hot planes are all 0."""
 
 
 class History(NamedTuple):
     """What the generator sees at one slice, in the order of generation (oldest first, L = history).
 
-    masks: [B, L + 1, K, H, W] one-hot, the slice itself last; all 0 where there is no slice.
+    masks: Integer [B, L + 1, H, W], the slice itself last; NO_LABEL where there is no slice.
     images: [B, L, H, W], 0 where there is no slice.
     present: [B, L], 1 where there is one.
     """
@@ -40,9 +38,11 @@ class Slice(NamedTuple):
     occlusion: Tensor
 
 
-def masks_one_hot(masks: Tensor, num_labels: int) -> Tensor:
-    """[B, N, H, W] with NO_SLICE -> [B, N, K, H, W]."""
-    return one_hot(masks - NO_SLICE, num_labels + 1)[:, 1:].transpose(1, 2)
+def places_in_plane(plane: tuple[int, int], rows: range, columns: range) -> Tensor:
+    """[2, len(rows), len(columns)], where pixels lie: -1 at the first row or column of the plane, +1 at the last."""
+    sides = zip((rows, columns), plane, strict=True)
+    along = [2 * torch.tensor(numbers, dtype=torch.float32) / max(side - 1, 1) - 1 for numbers, side in sides]
+    return torch.stack(torch.meshgrid(*along, indexing="ij"))
 
 
 class StyleEncoder(nn.Module):
@@ -65,10 +65,13 @@ class SliceGenerator(nn.Module):
 
     def __init__(self, config: ImageSequenceGeneratorConfig, num_labels: int) -> None:
         super().__init__()
-        condition = num_labels * (config.history + 1)
+        self.labels = LabelPlanes(num_labels)
+        condition = self.labels.num_planes * (config.history + 1)
         vector = config.style + 1
         self.plane_multiple = 2 ** (len(config.channels) - 1)
-        self.enter = nn.Conv2d(condition + 2 * config.history, config.channels[0], 3, padding=1)
+        self.is_told_places = config.crop is not None
+        told = condition + 2 * config.history + 2 * self.is_told_places
+        self.enter = nn.Conv2d(told, config.channels[0], 3, padding=1)
         self.down = nn.ModuleList(_strided(before, after) for before, after in itertools.pairwise(config.channels))
         self.middle = SpadeBlock(config.channels[-1], config.channels[-1], condition, vector, config.spade_channels)
         self.up = nn.ModuleList(
@@ -77,21 +80,23 @@ class SliceGenerator(nn.Module):
         )
         self.heads = nn.Conv2d(config.channels[0], 4, 3, padding=1)
 
-    def forward(self, history: History, style: Tensor, position: Tensor) -> Slice:
+    def forward(self, history: History, style: Tensor, position: Tensor, places: Tensor) -> Slice:
         """One slice.
 
         Args:
             history: Masks up to this slice and the images before it.
             style: [B, style].
             position: [B], relative position (z + 0.5) / D of the slice.
+            places: [B, 2, H, W], where pixels lie in the plane; used if the generator is trained on crops of it.
         """
         height, width = history.images.shape[-2:]
         bottom, right = (padded_side(side, self.plane_multiple) - side for side in (height, width))
         pad = (0, right, 0, bottom)
-        condition = F.pad(history.masks.flatten(1, 2), pad)
+        condition = F.pad(self.labels(history.masks).transpose(1, 2).flatten(1, 2), pad)
         presence = history.present[:, :, None, None].expand_as(history.images)
         vector = torch.cat([style, 2 * position[:, None] - 1], dim=1)
-        features = self.enter(torch.cat([condition, F.pad(torch.cat([history.images, presence], dim=1), pad)], dim=1))
+        seen = [history.images, presence, *([places] if self.is_told_places else [])]
+        features = self.enter(torch.cat([condition, F.pad(torch.cat(seen, dim=1), pad)], dim=1))
         beside = [features]
         for block in self.down:
             beside.append(block(beside[-1]))
@@ -129,26 +134,27 @@ def warp(image: Tensor, flow: Tensor) -> Tensor:
 
 
 class Discriminator(nn.Module):
-    """Multi-scale PatchGAN over slices beside their one-hot masks."""
+    """Multi-scale PatchGAN over slices and their masks."""
 
     def __init__(self, config: ImageSequenceGeneratorConfig, num_labels: int, num_slices: int, num_scales: int) -> None:
         super().__init__()
         # The coarsest scale halves the plane this often and then takes one pixel off; smaller planes are padded, so
         # that 2 x 2 pixels are left, the fewest that can be normalised.
         self.smallest_side = 3 * 2 ** (config.num_layers * num_scales)
+        self.labels = LabelPlanes(num_labels)
         self.scales = MultiScalePatchDiscriminator(
             num_d=num_scales,
             num_layers_d=config.num_layers,
             spatial_dims=2,
             channels=config.discriminator_channels,
-            in_channels=num_slices * (num_labels + 1),
+            in_channels=num_slices * (self.labels.num_planes + 1),
             norm="INSTANCE",
             minimum_size_im=self.smallest_side,
         )
 
     def forward(self, images: Tensor, masks: Tensor) -> tuple[list[Tensor], list[list[Tensor]]]:
-        """Patch scores and features per scale, for images [B, S, H, W] and one-hot masks [B, S, K, H, W]."""
-        planes = torch.cat([images, masks.flatten(1, 2)], dim=1)
+        """Patch scores and features per scale, for images [B, S, H, W] and integer masks [B, S, H, W]."""
+        planes = torch.cat([images, self.labels(masks).transpose(1, 2).flatten(1, 2)], dim=1)
         height, width = planes.shape[-2:]
         pad = (0, max(self.smallest_side - width, 0), 0, max(self.smallest_side - height, 0))
         scores, features = self.scales(F.pad(planes, pad))

@@ -11,7 +11,8 @@ from torch import Tensor
 from medgen3d_stages.arrays import Networks, batches, normal
 from medgen3d_stages.contract import DataSpec
 from medgen3d_stages.image_sequence_generator.config import ImageSequenceGeneratorConfig
-from medgen3d_stages.image_sequence_generator.network import NO_SLICE, History, masks_one_hot
+from medgen3d_stages.image_sequence_generator.network import History, places_in_plane
+from medgen3d_stages.layers.label_code import NO_LABEL
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,8 +45,8 @@ class Walk:
         self.depth, height, width = request.mask.shape
         top, left = (spec.plane[0] - height) // 2, (spec.plane[1] - width) // 2
         self.rows, self.columns = slice(top, top + height), slice(left, left + width)
-        self.mask = torch.zeros((self.depth, *spec.plane), dtype=torch.long)
-        self.mask[:, self.rows, self.columns] = torch.from_numpy(request.mask.astype(np.int64))
+        self.mask = torch.zeros((self.depth, *spec.plane), dtype=torch.int32)
+        self.mask[:, self.rows, self.columns] = torch.from_numpy(request.mask.astype(np.int32))
         self.image = torch.zeros(self.mask.shape)
         self.style = style
         self.first = int((self.mask > 0).sum(dim=(1, 2)).argmax())
@@ -65,7 +66,7 @@ class Walk:
         """Masks [length + 1, H, W], images [length, H, W] and presence [length] in the order of generation."""
         numbers = range(number - length, number + 1)
         places = [self.place(direction, each) if each >= 0 else None for each in numbers]
-        nothing = torch.full(self.mask.shape[1:], NO_SLICE)
+        nothing = torch.full(self.mask.shape[1:], NO_LABEL, dtype=torch.int32)
         masks = torch.stack([nothing if place is None else self.mask[place] for place in places])
         before = places[:-1]
         images = torch.stack([torch.zeros(nothing.shape) if place is None else self.image[place] for place in before])
@@ -142,6 +143,7 @@ def _make_slices(
     masks, images, present = (torch.stack(part).to(device) for part in zip(*histories, strict=True))
     positions = [(walk.existing_place(way, number) + 0.5) / walk.depth for walk, way, number in tasks]
     style = torch.stack([walk.style for walk, _, _ in tasks]).to(device)
-    history = History(masks_one_hot(masks, spec.num_labels), images, present)
-    made: Tensor = networks["generator"](history, style, torch.tensor(positions, device=device)).image
+    places = places_in_plane(spec.plane, *map(range, spec.plane)).to(device).expand(len(tasks), -1, -1, -1)
+    position = torch.tensor(positions, device=device)
+    made: Tensor = networks["generator"](History(masks, images, present), style, position, places).image
     return made.cpu()

@@ -45,7 +45,7 @@ class ImageSequenceGenerator:
     ) -> dict[str, Tensor]:
         forced = progress <= self.config.teacher_forced_share
         objective = {"discriminator": discriminator_loss, "generator": generator_loss}[turn]
-        return objective(networks, batch, self.config, self.spec.num_labels, rng, forced)
+        return objective(networks, batch, self.config, rng, forced)
 
     def sample(self, networks: Networks, inputs: list[ImageRequest], generators: list[torch.Generator]) -> list[Image]:
         """Images float32 [D, h, w] in [-1, 1], one per mask."""

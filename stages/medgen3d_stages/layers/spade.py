@@ -50,17 +50,22 @@ class SpadeBlock(nn.Module):
         return self.skip(features) + self.conv_out(F.leaky_relu(inner, 0.2))
 
 
-def spade_diffusion_unet(*, num_labels: int, groups: int, hidden: int, **options: object) -> SPADEDiffusionModelUNet:
+def spade_diffusion_unet(*, num_planes: int, groups: int, hidden: int, **options: object) -> SPADEDiffusionModelUNet:
     """MONAI's 2D SPADE diffusion U-Net with `Spade` in the place of MONAI's own normalisation.
 
     Args:
-        num_labels: Planes of the one-hot mask.
+        num_planes: Planes of the mask.
         groups: Of every group normalisation.
         hidden: Features between the mask and each modulation.
         options: Of `SPADEDiffusionModelUNet`.
     """
     unet = SPADEDiffusionModelUNet(
-        spatial_dims=2, label_nc=num_labels, norm_num_groups=groups, spade_intermediate_channels=hidden, **options
+        spatial_dims=2,
+        label_nc=num_planes,
+        norm_num_groups=groups,
+        spade_intermediate_channels=hidden,
+        use_flash_attention=True,
+        **options,
     )
     for block in list(unet.modules()):
         for name in ("norm1", "norm2"):
@@ -69,5 +74,5 @@ def spade_diffusion_unet(*, num_labels: int, groups: int, hidden: int, **options
                 channels = before.mlp_gamma.conv.out_channels
                 # Without weights: a constant added to the features is then taken away, as in Park et al.
                 normalise = nn.GroupNorm(groups, channels, eps=1e-6, affine=False)
-                setattr(block, name, Spade(normalise, channels, num_labels, hidden))
+                setattr(block, name, Spade(normalise, channels, num_planes, hidden))
     return unet

@@ -5,10 +5,12 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
-from medgen3d_stages.arrays import Batch, Example, one_hot
+from medgen3d_stages.arrays import Batch, Example
 from medgen3d_stages.contract import DataSpec
 from medgen3d_stages.diffusion.process import add_noise
+from medgen3d_stages.layers.label_code import LabelHead
 from medgen3d_stages.mask_generator.config import MaskGeneratorConfig
 from medgen3d_stages.mask_generator.network import MaskDenoiser
 
@@ -58,18 +60,27 @@ def choose_known(inside: int, config: MaskGeneratorConfig, rng: np.random.Genera
 def denoising_loss(
     network: MaskDenoiser, batch: Batch, config: MaskGeneratorConfig, signal_kept: Tensor, rng: torch.Generator
 ) -> dict[str, Tensor]:
-    """MSE of the decoded labels plus weighted cross-entropy, over the voxels that are unknown and inside the case."""
+    """MSE of the decoded signal plus weighted cross-entropy, over the voxels that are unknown and inside the case."""
     mask, valid = batch["mask"], batch["valid"][:, None].float()
-    clean = 2 * one_hot(mask, network.num_labels) - 1
+    clean = network.labels.encode(mask)
     indicator = batch["known"][:, None, :, None, None].float() * valid
     step = torch.randint(0, len(signal_kept), (len(mask),), generator=rng).to(mask.device)
     noise = torch.randn(clean.shape, generator=rng).to(mask.device)
     unknown = valid * (1 - indicator)
     noisy = unknown * add_noise(clean, noise, step, signal_kept) + (1 - unknown) * clean
-    logits = network(noisy, indicator * clean, indicator, valid, batch["position"], batch["depth"], step).float()
-    decoded = 2 * logits.softmax(dim=1) - 1
-    weight = unknown[:, 0]
-    total_weight = weight.sum().clamp(min=1.0)
-    mse = (((decoded - clean) ** 2).mean(dim=1) * weight).sum() / total_weight
-    cross_entropy = (F.cross_entropy(logits, mask.long(), reduction="none") * weight).sum() / total_weight
+    features = network(noisy, indicator * clean, indicator, valid, batch["position"], batch["depth"], step)
+    weight, slab = unknown[:, 0], network.labels.slab(features)
+    sums = [
+        # Logits are made once more on the way back: those of a whole window would be the largest tensor of all.
+        checkpoint(_errors, network.labels, *parts, use_reentrant=False)
+        for parts in zip(*(whole.split(slab, dim=-3) for whole in (features, clean, mask, weight)), strict=True)
+    ]
+    mse, cross_entropy = torch.stack([torch.stack(pair) for pair in sums]).sum(dim=0) / weight.sum().clamp(min=1.0)
     return {"total": mse + config.cross_entropy_weight * cross_entropy, "mse": mse, "cross_entropy": cross_entropy}
+
+
+def _errors(labels: LabelHead, features: Tensor, clean: Tensor, mask: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Weighted sums over a slab: the squared error of the signal, mean over its planes, and the cross-entropy."""
+    logits = labels.logits(features)
+    squared = ((labels.expected(logits.softmax(dim=1)) - clean) ** 2).mean(dim=1)
+    return (squared * weight).sum(), (F.cross_entropy(logits, mask.long(), reduction="none") * weight).sum()

@@ -8,11 +8,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from medgen3d_stages.arrays import batches, child, normal, one_hot
+from medgen3d_stages.arrays import batches, child, normal
 from medgen3d_stages.contract import DataSpec
 from medgen3d_stages.diffusion.process import add_noise
 from medgen3d_stages.diffusion.sampler import Denoising
 from medgen3d_stages.diffusion.schedule import visited_steps
+from medgen3d_stages.layers.label_code import LabelHead
 from medgen3d_stages.mask_generator.config import MaskGeneratorConfig
 from medgen3d_stages.mask_generator.network import MaskDenoiser
 
@@ -55,10 +56,10 @@ class Draft:
         self.depth, height, width = request.shape
         top, left = (spec.plane[0] - height) // 2, (spec.plane[1] - width) // 2
         self.rows, self.columns = slice(top, top + height), slice(left, left + width)
-        self.mask = torch.zeros((self.depth, *spec.plane), dtype=torch.long)
+        self.mask = torch.zeros((self.depth, *spec.plane), dtype=torch.int32)
         self.known = torch.zeros(self.depth, dtype=torch.bool)
         for index, plane in request.given.items():
-            self.mask[index, self.rows, self.columns] = torch.from_numpy(plane.astype(np.int64))
+            self.mask[index, self.rows, self.columns] = torch.from_numpy(plane.astype(np.int32))
             self.known[index] = True
         self.done: tuple[int, int] | None = None
 
@@ -87,10 +88,10 @@ class Draft:
         return int(torch.randint(lowest, highest + 1, (), generator=self.generator))
 
     def fill(self, start: int, window: Tensor) -> None:
-        """Take over a drawn window [m, H, W]; slices that are known stay as they are."""
+        """Take over the labels [m, H, W] of a drawn window; slices that are known stay as they are."""
         stop = min(start + self.config.window, self.depth)
         fresh = ~self.known[start:stop]
-        self.mask[start:stop][fresh] = window[: stop - start][fresh]
+        self.mask[start:stop][fresh] = window[: stop - start][fresh].int()
         self.known[start:stop] = True
         begin, end = self.done or (start, stop)
         begin, end = min(begin, start), max(end, stop)
@@ -108,18 +109,19 @@ class Draft:
 class Window:
     """A window of a draft between noise and labels, on the device; every tensor is without the batch axis.
 
-    clean: [K, m, H, W] in {-1, +1}, right where the slice is known or outside the case.
+    clean: [C, m, H, W], the signal of its labels, right where the slice is known or outside the case.
     valid, indicator, unknown: [1, m, H, W]: inside the case; of a known slice; of neither.
     position, depth: [m] and scalar, as the network is told.
     hiding_noise: What hides the known slices in classifier-free guidance; None without guidance.
+    labels: Integer [m, H, W], what the last step took for the likeliest where it is unknown; what is given elsewhere.
     num_fresh: Slices that it adds to the draft.
     """
 
-    def __init__(self, draft: Draft, start: int, spec: DataSpec, signal_kept: Tensor, device: torch.device) -> None:
+    def __init__(self, draft: Draft, start: int, spec: DataSpec, signal_kept: Tensor, head: LabelHead) -> None:
         self.draft, self.start = draft, start
-        config, generator = draft.config, child(draft.generator)
+        config, generator, device = draft.config, child(draft.generator), head.codes.device
         inside = min(config.window, draft.depth - start)
-        mask = torch.zeros((config.window, *spec.plane), dtype=torch.long)
+        mask = torch.zeros((config.window, *spec.plane), dtype=torch.int32)
         mask[:inside] = draft.mask[start : start + inside]
         known = torch.zeros(config.window)
         known[:inside] = draft.known[start : start + inside]
@@ -127,14 +129,14 @@ class Window:
         valid[:, :inside, draft.rows, draft.columns] = 1
         self.num_fresh = inside - int(known.sum())
         self.valid = valid.to(device)
-        self.clean = 2 * one_hot(mask[None].to(device), spec.num_labels)[0] - 1
+        self.labels = mask.to(device)
+        self.clean = head.encode(self.labels[None])[0]
         self.indicator = known.to(device)[None, :, None, None] * self.valid
         self.unknown = self.valid * (1 - self.indicator)
         self.position = ((torch.arange(start, start + config.window) + 0.5) / draft.depth).to(device)
         self.depth = torch.tensor(draft.depth / spec.max_depth, device=device)
-        hiding_noise = normal(self.clean.shape, [generator], device)[0]
-        self.hiding_noise = None if config.guidance == 1 else hiding_noise
         noisy = normal(self.clean.shape, [generator], device)
+        self.hiding_noise = None if config.guidance == 1 else normal(self.clean.shape, [generator], device)[0]
         steps = visited_steps(config.diffusion_steps - 1, config.sampling_steps)
         self.denoising = Denoising(noisy, steps, signal_kept, config.sampler, [generator])
 
@@ -149,10 +151,10 @@ class MaskRun:
         config: MaskGeneratorConfig,
         spec: DataSpec,
         signal_kept: Tensor,
-        device: torch.device,
+        head: LabelHead,
     ) -> None:
         self._draft = Draft(request, config, spec, generator)
-        self._spec, self._signal_kept, self._device = spec, signal_kept, device
+        self._spec, self._signal_kept, self._head = spec, signal_kept, head
         self._num_steps = config.sampling_steps
         self.total = self._num_unknown() * self._num_steps
         self.windows: list[Window] = []
@@ -171,7 +173,7 @@ class MaskRun:
         """Once all its windows are drawn, take them over and begin the next ones."""
         if all(window.denoising.finished for window in self.windows):
             for window in self.windows:
-                self._draft.fill(window.start, window.denoising.noisy[0].argmax(dim=0).cpu())
+                self._draft.fill(window.start, window.labels.cpu())
             self._next_round()
 
     def result(self) -> NDArray[np.integer]:
@@ -182,7 +184,7 @@ class MaskRun:
 
     def _next_round(self) -> None:
         self.windows = [
-            Window(self._draft, start, self._spec, self._signal_kept, self._device)
+            Window(self._draft, start, self._spec, self._signal_kept, self._head)
             for start in self._draft.next_windows()
         ]
 
@@ -196,9 +198,8 @@ def draw_masks(
     signal_kept: Tensor,
 ) -> list[NDArray[np.integer]]:
     """Whole masks, all advancing together: each step is one batched denoising of every draft's current windows."""
-    device = next(network.parameters()).device
     runs = [
-        MaskRun(request, generator, config, spec, signal_kept, device)
+        MaskRun(request, generator, config, spec, signal_kept, network.labels)
         for request, generator in zip(requests, generators, strict=True)
     ]
     while unfinished := [run for run in runs if run.rows]:
@@ -216,16 +217,18 @@ def advance_masks(
 ) -> None:
     """One denoising step of every run's windows, `width` windows in a batch."""
     for windows, filled_up in batches([window for run in runs for window in run.windows], width):
-        clean = _predict_clean(network, filled_up, config, signal_kept)
+        clean, labels = _predict_clean(network, filled_up, config, signal_kept)
         for number, window in enumerate(windows):
             window.denoising.take(clean[number : number + 1])
+            window.labels = labels[number].where(window.unknown[0] > 0, window.labels)
     for run in runs:
         run.settle()
 
 
 def _predict_clean(
     network: MaskDenoiser, windows: Sequence[Window], config: MaskGeneratorConfig, signal_kept: Tensor
-) -> Tensor:
+) -> tuple[Tensor, Tensor]:
+    """The clean signal [B, C, m, H, W] and the likeliest labels [B, m, H, W]."""
     names = ("clean", "valid", "indicator", "unknown", "position", "depth")
     clean, valid, indicator, unknown, position, depth = (
         torch.stack([getattr(window, name) for window in windows]) for name in names
@@ -236,12 +239,12 @@ def _predict_clean(
     def run(shown: Tensor, hidden: Tensor | None) -> Tensor:
         held = clean if hidden is None else indicator * hidden + (1 - indicator) * clean
         seen = unknown * noisy + (1 - unknown) * held
-        logits = network(seen, shown * clean, shown, valid, position, depth, steps)
-        return 2 * logits.float().softmax(dim=1) - 1
+        features: Tensor = network(seen, shown * clean, shown, valid, position, depth, steps)
+        return features
 
-    decoded = run(indicator, None)
+    features, free = run(indicator, None), None
     if config.guidance != 1:
         noise = torch.stack([window.hiding_noise for window in windows if window.hiding_noise is not None])
         free = run(torch.zeros_like(indicator), add_noise(clean, noise, steps, signal_kept))
-        decoded = (free + config.guidance * (decoded - free)).clamp(-1, 1)
-    return unknown * decoded + (1 - unknown) * clean
+    decoded, labels = network.labels.decode(features, free, config.guidance)
+    return unknown * decoded + (1 - unknown) * clean, labels

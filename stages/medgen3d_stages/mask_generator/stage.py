@@ -10,6 +10,8 @@ from torch import Tensor
 from medgen3d_stages.arrays import Batch, Example, Image, Mask, Networks
 from medgen3d_stages.contract import DataSpec
 from medgen3d_stages.diffusion.schedule import cosine_signal_kept
+from medgen3d_stages.layers.attention import check_attention
+from medgen3d_stages.layers.label_code import LabelHead
 from medgen3d_stages.mask_generator.config import MaskGeneratorConfig
 from medgen3d_stages.mask_generator.network import MaskDenoiser
 from medgen3d_stages.mask_generator.objective import cut_window, denoising_loss
@@ -24,6 +26,7 @@ class MaskGenerator:
     sampled: ClassVar[tuple[str, ...]] = ("denoiser",)
 
     def __init__(self, config: MaskGeneratorConfig, spec: DataSpec) -> None:
+        check_attention(self.name, config.attention_levels, config.patch, [spec.plane])
         self.config, self.spec = config, spec
         self.signal_kept = cosine_signal_kept(config.diffusion_steps)
 
@@ -43,8 +46,8 @@ class MaskGenerator:
         return draw_masks(networks["denoiser"], inputs, generators, self.config, self.spec, self.signal_kept)  # type: ignore[arg-type]
 
     def begin(self, networks: Networks, item: MaskRequest, generator: torch.Generator) -> MaskRun:
-        device = next(networks["denoiser"].parameters()).device
-        return MaskRun(item, generator, self.config, self.spec, self.signal_kept, device)
+        head: LabelHead = networks["denoiser"].labels  # type: ignore[assignment]
+        return MaskRun(item, generator, self.config, self.spec, self.signal_kept, head)
 
     def advance(self, networks: Networks, runs: Sequence[MaskRun], width: int | None = None) -> None:
         """One denoising step of every run; `width` counts windows."""

@@ -19,6 +19,8 @@ class RefinerConfig:
     """Residual blocks per level."""
     attention_levels: tuple[bool, ...] = (False, False, True)
     """Which levels attend over all their positions."""
+    patch: int = 1
+    """Pixels along each axis of a slice folded into one position of the first level [pixels]."""
     spade_channels: int = 32
     """Hidden features of each SPADE normalisation."""
     crop: int = 48
@@ -45,11 +47,12 @@ class RefinerConfig:
             )
         if not self.channels or any(width < 1 or width % 8 for width in self.channels):
             raise ValueError(f"channels must be one or more multiples of 8 (group normalisation), got {self.channels}")
-        for name in ("num_res_blocks", "spade_channels", "crop", "slice_batch"):
+        for name in ("num_res_blocks", "patch", "spade_channels", "crop", "slice_batch"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.crop % 2 ** (len(self.channels) - 1):
-            raise ValueError(f"crop must be a multiple of {2 ** (len(self.channels) - 1)}, got {self.crop}")
+        multiple = self.patch * 2 ** (len(self.channels) - 1)
+        if self.crop % multiple:
+            raise ValueError(f"crop must be a multiple of {multiple}, got {self.crop}")
         if not 0 <= self.mask_dropout < 1 or not 0 < self.start <= 1:
             raise ValueError(
                 f"mask_dropout must lie in [0, 1) and start in (0, 1], got {self.mask_dropout}, {self.start}"

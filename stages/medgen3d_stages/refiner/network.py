@@ -1,7 +1,9 @@
 """The denoiser of single slices: MONAI's diffusion U-Net, with the mask injected into its decoder by SPADE."""
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from medgen3d_stages.layers.label_code import LabelPlanes
 from medgen3d_stages.layers.spade import spade_diffusion_unet
 from medgen3d_stages.refiner.config import RefinerConfig
 
@@ -16,13 +18,16 @@ class SliceDenoiser(nn.Module):
 
     def __init__(self, config: RefinerConfig, num_labels: int) -> None:
         super().__init__()
-        self.plane_multiple = 2 ** (len(config.channels) - 1)
+        self.patch = config.patch
+        self.plane_multiple = config.patch * 2 ** (len(config.channels) - 1)
+        self.labels = LabelPlanes(num_labels)
+        pixels = config.patch**2
         self.unet = spade_diffusion_unet(
-            num_labels=num_labels,
+            num_planes=pixels * self.labels.num_planes,
             groups=8,
             hidden=config.spade_channels,
-            in_channels=1,
-            out_channels=1,
+            in_channels=pixels,
+            out_channels=pixels,
             channels=config.channels,
             num_res_blocks=config.num_res_blocks,
             attention_levels=config.attention_levels,
@@ -30,14 +35,14 @@ class SliceDenoiser(nn.Module):
             num_class_embeds=len(VIEWS),
         )
 
-    def forward(self, noisy: Tensor, mask_one_hot: Tensor, view: Tensor, step: Tensor) -> Tensor:
+    def forward(self, noisy: Tensor, mask: Tensor, view: Tensor, step: Tensor) -> Tensor:
         """Velocity [B, 1, h, w].
 
         Args:
             noisy: [B, 1, h, w], sides multiples of `plane_multiple`, not both just one.
-            mask_one_hot: [B, K, h, w] in {0, 1}; all 0 is the null mask.
+            mask: Integer [B, h, w]; all NO_LABEL is the null mask.
             view: [B], index into VIEWS.
             step: [B], diffusion step.
         """
-        velocity: Tensor = self.unet(noisy, timesteps=step, seg=mask_one_hot, class_labels=view)
-        return velocity
+        folded, planes = (F.pixel_unshuffle(whole, self.patch) for whole in (noisy, self.labels(mask)))
+        return F.pixel_shuffle(self.unet(folded, timesteps=step, seg=planes, class_labels=view), self.patch)

@@ -4,8 +4,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from medgen3d_stages.arrays import Batch, Example, one_hot
+from medgen3d_stages.arrays import Batch, Example
 from medgen3d_stages.diffusion.process import add_noise, velocity
+from medgen3d_stages.layers.label_code import NO_LABEL
 from medgen3d_stages.layers.padding import reflected
 from medgen3d_stages.refiner.config import RefinerConfig
 from medgen3d_stages.refiner.network import VIEWS, SliceDenoiser
@@ -19,16 +20,18 @@ def cut_slice(example: Example, config: RefinerConfig, rng: np.random.Generator)
         rows, columns: [crop], where each pixel comes from: beyond the slice's end they reflect.
     """
     top, bottom, left, right = example.box
-    inside = (slice(None), slice(top, bottom), slice(left, right))
+    starts, sides = (0, top, left), (len(example.mask), bottom - top, right - left)
     view = int(rng.integers(len(VIEWS)))
-    index = int(rng.integers(example.mask[inside].shape[view]))
-    image, mask = (np.take(array[inside], index, axis=view) for array in (example.image, example.mask))
-    height, width = (min(size, config.crop) for size in image.shape)
-    row, column = (
-        int(rng.integers(size - taken + 1)) for size, taken in zip(image.shape, (height, width), strict=True)
-    )
+    index = int(rng.integers(sides[view]))
+    plane = [side for axis, side in enumerate(sides) if axis != view]
+    height, width = (min(size, config.crop) for size in plane)
+    row, column = (int(rng.integers(size - taken + 1)) for size, taken in zip(plane, (height, width), strict=True))
+    box = [slice(row, row + height), slice(column, column + width)]
+    box.insert(view, slice(index, index + 1))
+    taken = tuple(slice(part.start + start, part.stop + start) for part, start in zip(box, starts, strict=True))
+    image, mask = (array[taken].squeeze(axis=view) for array in (example.image, example.mask))
     rows, columns = reflected(height, config.crop), reflected(width, config.crop)
-    square = np.ix_(row + rows.numpy(), column + columns.numpy())
+    square = np.ix_(rows.numpy(), columns.numpy())
     return {
         "image": torch.from_numpy(image[square].astype(np.float32))[None],
         "mask": torch.from_numpy(mask[square].astype(np.int32)),
@@ -51,9 +54,9 @@ def denoising_loss(
         torch.arange(count, device=device)[:, None, None], 0, batch["rows"][:, :, None], batch["columns"][:, None]
     ][:, None]
     shown = (torch.rand(count, generator=rng) >= config.mask_dropout).to(device)
-    mask_one_hot = one_hot(batch["mask"], network.unet.label_nc) * shown[:, None, None, None]
+    mask = batch["mask"].where(shown[:, None, None], NO_LABEL)
     noisy = add_noise(clean, noise, step, signal_kept)
-    predicted = network(noisy, mask_one_hot, batch["view"], step).float()
+    predicted = network(noisy, mask, batch["view"], step).float()
     original = (batch["rows"] == sides)[:, None, :, None] & (batch["columns"] == sides)[:, None, None, :]
     squared = (predicted - velocity(clean, noise, step, signal_kept)) ** 2
     return {"total": (squared * original).sum() / original.sum()}

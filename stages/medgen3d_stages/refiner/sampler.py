@@ -8,11 +8,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from medgen3d_stages.arrays import normal, one_hot
+from medgen3d_stages.arrays import normal
 from medgen3d_stages.contract import DataSpec
 from medgen3d_stages.diffusion.process import add_noise, clean_from_velocity
 from medgen3d_stages.diffusion.sampler import Denoising
 from medgen3d_stages.diffusion.schedule import visited_steps
+from medgen3d_stages.layers.label_code import NO_LABEL
 from medgen3d_stages.layers.padding import padded_side, reflected
 from medgen3d_stages.refiner.config import RefinerConfig
 from medgen3d_stages.refiner.network import VIEWS, SliceDenoiser
@@ -52,7 +53,7 @@ class RefineRun:
     ) -> None:
         request.check(spec)
         self._request, self._generator = request, generator
-        self._config, self._num_labels, self._signal_kept = config, spec.num_labels, signal_kept
+        self._config, self._signal_kept = config, signal_kept
         self._steps = visited_steps(round(config.start * config.diffusion_steps) - 1, config.sampling_steps)
         every_view = list(range(len(VIEWS)))
         self._passes = [every_view] if config.fusion == "alternate" else [[view] for view in every_view]
@@ -87,8 +88,7 @@ class RefineRun:
     def _to_device(self, device: torch.device) -> None:
         """Not before the first step: a volume that waits takes no memory of the device."""
         self._image = torch.from_numpy(self._request.image.astype(np.float32)).to(device)
-        mask = torch.from_numpy(self._request.mask.astype(np.int64)).to(device)
-        self._mask_one_hot = one_hot(mask[None], self._num_labels)[0]
+        self._mask = torch.from_numpy(self._request.mask.astype(np.int32)).to(device)
 
     def _begin_pass(self) -> None:
         """Passes that are averaged share their noise; otherwise each begins with what the one before it left."""
@@ -103,28 +103,24 @@ class RefineRun:
 
     def _predict(self, network: SliceDenoiser, noisy: Tensor, step: int, view: int) -> Tensor:
         """The clean volume as seen from one view, all its slices denoised independently."""
-        slices, masks = noisy.movedim(view, 0)[:, None], self._mask_one_hot.movedim(view + 1, 0)
-        clean = [
-            self._predict_slices(network, part, hot, step, view)
-            for part, hot in zip(
-                slices.split(self._config.slice_batch), masks.split(self._config.slice_batch), strict=True
-            )
-        ]
-        return torch.cat(clean)[:, 0].movedim(0, view)
+        clean = torch.empty_like(noisy)
+        slices, masks, results = (volume.movedim(view, 0) for volume in (noisy, self._mask, clean))
+        for first in range(0, len(slices), self._config.slice_batch):
+            part = slice(first, first + self._config.slice_batch)
+            results[part] = self._predict_slices(network, slices[part][:, None], masks[part], step, view)[:, 0]
+        return clean
 
-    def _predict_slices(
-        self, network: SliceDenoiser, slices: Tensor, mask_one_hot: Tensor, step: int, view: int
-    ) -> Tensor:
+    def _predict_slices(self, network: SliceDenoiser, slices: Tensor, masks: Tensor, step: int, view: int) -> Tensor:
         height, width = slices.shape[-2:]
         rows, columns = (
             reflected(size, padded_side(size, network.plane_multiple)).to(slices.device) for size in (height, width)
         )
-        padded, hot = slices[..., rows, :][..., columns], mask_one_hot[..., rows, :][..., columns]
+        padded, shown = slices[..., rows, :][..., columns], masks[:, rows][..., columns]
         steps = torch.full((len(slices),), step, device=slices.device)
         views = torch.full((len(slices),), view, device=slices.device)
-        predicted = network(padded, hot, views, steps).float()
+        predicted = network(padded, shown, views, steps).float()
         if self._config.guidance != 1:
-            free = network(padded, torch.zeros_like(hot), views, steps).float()
+            free = network(padded, torch.full_like(shown, NO_LABEL), views, steps).float()
             predicted = free + self._config.guidance * (predicted - free)
         clean = clean_from_velocity(padded, predicted, steps, self._signal_kept)
         return clean[..., :height, :width].clamp(-1, 1)

@@ -1,5 +1,6 @@
 """The refiner as a stage: see medgen3d_stages.contract."""
 
+import dataclasses
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -10,6 +11,7 @@ from torch import Tensor
 from medgen3d_stages.arrays import Batch, Example, Image, Mask, Networks
 from medgen3d_stages.contract import DataSpec
 from medgen3d_stages.diffusion.schedule import cosine_signal_kept
+from medgen3d_stages.layers.attention import check_attention
 from medgen3d_stages.refiner.config import RefinerConfig
 from medgen3d_stages.refiner.network import SliceDenoiser
 from medgen3d_stages.refiner.objective import cut_slice, denoising_loss
@@ -24,6 +26,9 @@ class Refiner:
     sampled: ClassVar[tuple[str, ...]] = ("denoiser",)
 
     def __init__(self, config: RefinerConfig, spec: DataSpec) -> None:
+        depth, (height, width) = spec.max_depth, spec.plane
+        planes = [(height, width), (depth, width), (depth, height)]
+        check_attention(self.name, config.attention_levels, config.patch, planes)
         self.config, self.spec = config, spec
         self.signal_kept = cosine_signal_kept(config.diffusion_steps)
 
@@ -52,4 +57,10 @@ class Refiner:
     def preview(self, networks: Networks, example: Example, generator: torch.Generator) -> tuple[Image, Mask]:
         """The real volume, refined: what the texture becomes."""
         image, mask = example.cropped()
-        return self.sample(networks, [RefineRequest(image=image, mask=mask)], [generator])[0], mask
+        # As many pixels at a time as a training example has, and without gradients: never more memory than a step.
+        slices = max(self.config.crop**2 // (mask.shape[1] * mask.shape[2]), 1)
+        config = dataclasses.replace(self.config, slice_batch=min(slices, self.config.slice_batch))
+        request = RefineRequest(image=image, mask=mask)
+        network: SliceDenoiser = networks["denoiser"]  # type: ignore[assignment]
+        (refined,) = refine_volumes(network, [request], [generator], config, self.spec, self.signal_kept)
+        return refined, mask

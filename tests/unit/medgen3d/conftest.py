@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from medgen3d.artifacts import nifti
 from medgen3d.artifacts.intensity import Intensity, IntensityRule
 from medgen3d.artifacts.manifest import ManifestRow, SyntheticSetInfo
-from medgen3d.artifacts.prepared_set import CaseEntry, DatasetInfo, PreparedCase, write_info, write_part
+from medgen3d.artifacts.prepared_set import CaseEntry, DatasetInfo, PreparedCase, write_info, write_prepared_case
 from medgen3d.artifacts.synthetic_set import merge_parts, open_for_writing, write_case
 from medgen3d.artifacts.synthetic_set import write_part as write_manifest_part
 from medgen3d.core.volume import Box, Volume, affine_from_spacing
@@ -135,7 +135,8 @@ def make_prepared() -> Callable[..., Path]:
             "patients_known": True,
             "cases": entries,
         }
-        write_part(root, 0, cases)
+        for number, case in enumerate(cases):
+            write_prepared_case(root, number, case)
         write_info(root, DatasetInfo.model_validate(fields | changes))
         return root
 

@@ -1,13 +1,7 @@
 import numpy as np
 import torch
 
-from medgen3d_stages.arrays import Example, child, normal, one_hot
-
-
-def test_one_hot_puts_labels_second_and_keeps_every_other_axis():
-    hot = one_hot(torch.tensor([[[0, 2], [1, 1]]]), 3)
-    assert hot.shape == (1, 3, 2, 2)
-    assert hot[0].tolist() == [[[1, 0], [0, 0]], [[0, 0], [1, 1]], [[0, 1], [0, 0]]]
+from medgen3d_stages.arrays import Example, child, normal
 
 
 def test_the_noise_of_an_item_comes_from_its_own_stream_whoever_is_beside_it():

@@ -8,19 +8,19 @@ import yaml
 
 from medgen3d.artifacts.intensity import Intensity
 from medgen3d.artifacts.prepared_set import (
-    CASES_PER_PART,
     CaseEntry,
     DatasetInfo,
     PreparedCase,
     PreparedSet,
-    holds_part,
+    case_path,
+    holds_case,
     write_info,
-    write_part,
+    write_prepared_case,
 )
 from medgen3d.core.errors import ArtifactError
 from medgen3d.core.volume import Box
 
-NUM_CASES = CASES_PER_PART + 1
+NUM_CASES = 3
 CASE_IDS = [f"case_{number:02d}" for number in range(NUM_CASES)]
 
 
@@ -61,17 +61,13 @@ def info() -> DatasetInfo:
 
 @pytest.fixture
 def root(tmp_path, info) -> Path:
-    write_part(tmp_path, 0, [prepared_case(case) for case in CASE_IDS[:CASES_PER_PART]])
-    write_part(tmp_path, 1, [prepared_case(case) for case in CASE_IDS[CASES_PER_PART:]])
+    for number, case in enumerate(CASE_IDS):
+        write_prepared_case(tmp_path, number, prepared_case(case))
     write_info(tmp_path, info)
     return tmp_path
 
 
-def part(root: Path, number: int) -> Path:
-    return root / "cases" / f"part-{number:05d}.parquet"
-
-
-@pytest.mark.parametrize("case_id", [CASE_IDS[0], CASE_IDS[CASES_PER_PART - 1], CASE_IDS[CASES_PER_PART]])
+@pytest.mark.parametrize("case_id", [CASE_IDS[0], CASE_IDS[-1]])
 def test_a_case_comes_back_as_it_was_written(root, info, case_id):
     opened = PreparedSet(root)
     read, written = opened.read(case_id), prepared_case(case_id)
@@ -90,7 +86,7 @@ def test_a_case_comes_back_as_it_was_written(root, info, case_id):
 
 
 def test_masks_with_many_labels_keep_their_type(tmp_path, info):
-    write_part(tmp_path, 0, [prepared_case(CASE_IDS[0], np.uint16)])
+    write_prepared_case(tmp_path, 0, prepared_case(CASE_IDS[0], np.uint16))
     write_info(tmp_path, info.model_copy(update={"cases": info.cases[:1]}))
     assert PreparedSet(tmp_path).read(CASE_IDS[0]).mask.dtype == np.uint16
 
@@ -111,7 +107,7 @@ def test_a_folder_without_a_table_of_contents_is_no_prepared_set(root):
 def test_another_schema_version_is_refused(root, info):
     content = info.model_dump(mode="json") | {"schema_version": 99}
     (root / "dataset.yaml").write_text(yaml.safe_dump(content))
-    with pytest.raises(ArtifactError, match="schema version 99, expected version 1"):
+    with pytest.raises(ArtifactError, match="schema version 99, expected version 2"):
         PreparedSet(root)
 
 
@@ -130,22 +126,22 @@ def test_an_unknown_entry_in_the_table_of_contents_is_named(root, info):
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 0.99])
-def test_a_truncated_part_is_refused_with_its_name(root, share):
-    content = part(root, 0).read_bytes()
-    part(root, 0).write_bytes(content[: int(len(content) * share)])
-    with pytest.raises(ArtifactError, match=r"part-00000\.parquet.*Run ingest again"):
+def test_a_truncated_case_is_refused_with_its_name(root, share):
+    content = case_path(root, 0).read_bytes()
+    case_path(root, 0).write_bytes(content[: int(len(content) * share)])
+    with pytest.raises(ArtifactError, match=r"000000\.arrow.*Run ingest again"):
         PreparedSet(root).read(CASE_IDS[0])
     assert PreparedSet(root).read(CASE_IDS[-1]).case_id == CASE_IDS[-1]
 
 
-def test_a_missing_part_is_refused(root):
-    part(root, 1).unlink()
-    with pytest.raises(ArtifactError, match=r"part-00001\.parquet"):
+def test_a_missing_case_is_refused(root):
+    case_path(root, 2).unlink()
+    with pytest.raises(ArtifactError, match=r"000002\.arrow"):
         PreparedSet(root).read(CASE_IDS[-1])
 
 
-def test_a_part_of_another_data_set_is_refused(root):
-    part(root, 1).replace(part(root, 0))
+def test_a_case_of_another_data_set_is_refused(root):
+    case_path(root, 2).replace(case_path(root, 0))
     with pytest.raises(ArtifactError, match=CASE_IDS[0]):
         PreparedSet(root).read(CASE_IDS[0])
 
@@ -155,24 +151,18 @@ def test_a_case_that_is_not_in_the_set_is_refused(root):
         PreparedSet(root).read("nobody")
 
 
-def test_a_part_that_breaks_off_leaves_no_part_behind(tmp_path):
-    def breaks_off():
-        yield prepared_case(CASE_IDS[0])
-        raise OSError("no space left")
-
-    with pytest.raises(OSError, match="no space left"):
-        write_part(tmp_path, 0, breaks_off())
-    assert not part(tmp_path, 0).exists()
-
-
-def test_a_sound_part_is_told_from_a_damaged_or_another_one(root):
-    assert holds_part(root, 0, CASE_IDS[:CASES_PER_PART])
-    assert not holds_part(root, 1, CASE_IDS[:CASES_PER_PART])
-    assert not holds_part(root, 2, [])
-    content = bytearray(part(root, 0).read_bytes())
-    content[len(content) // 3] ^= 0xFF  # inside the compressed voxels: the footer stays readable
-    part(root, 0).write_bytes(bytes(content))
-    assert not holds_part(root, 0, CASE_IDS[:CASES_PER_PART])
+def test_a_sound_case_is_told_from_a_damaged_or_another_one(root):
+    assert holds_case(root, 0, CASE_IDS[0])
+    assert not holds_case(root, 1, CASE_IDS[0])
+    assert not holds_case(root, 3, CASE_IDS[0])
+    content = case_path(root, 0).read_bytes()
+    for place in range(0, len(content), 97):  # wherever it lies, the voxels or what is said of them
+        flipped = bytearray(content)
+        flipped[place] ^= 0xFF
+        case_path(root, 0).write_bytes(bytes(flipped))
+        if holds_case(root, 0, CASE_IDS[0]):  # a byte that means nothing
+            assert np.array_equal(PreparedSet(root).read(CASE_IDS[0]).image, prepared_case(CASE_IDS[0]).image)
+            assert np.array_equal(PreparedSet(root).read(CASE_IDS[0]).mask, prepared_case(CASE_IDS[0]).mask)
 
 
 def test_shapes_and_cases_are_listed_by_split(info):

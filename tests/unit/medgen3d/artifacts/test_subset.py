@@ -7,19 +7,18 @@ import pytest
 
 from medgen3d.artifacts.intensity import Intensity
 from medgen3d.artifacts.prepared_set import (
-    CASES_PER_PART,
     CaseEntry,
     DatasetInfo,
     PreparedCase,
     PreparedSet,
     write_info,
-    write_part,
+    write_prepared_case,
 )
 from medgen3d.artifacts.subset import nested_order, write_subset
 from medgen3d.core.errors import DataError
 from medgen3d.core.volume import Box
 
-NUM_TRAIN = CASES_PER_PART + 4
+NUM_TRAIN = 8
 TRAIN = [f"case_{number:02d}" for number in range(NUM_TRAIN)]
 OTHERS = {"held_back_1": "validation", "held_back_2": "test"}
 
@@ -44,8 +43,8 @@ def source(tmp_path_factory) -> PreparedSet:
     root = tmp_path_factory.mktemp("source")
     case_ids = [*OTHERS, *TRAIN]
     cases = [case(case_id, number) for number, case_id in enumerate(case_ids)]
-    write_part(root, 0, cases[:CASES_PER_PART])
-    write_part(root, 1, cases[CASES_PER_PART:])
+    for number, one in enumerate(cases):
+        write_prepared_case(root, number, one)
     entries = [
         CaseEntry(case_id=one.case_id, patient=one.case_id, split=one.split, shape=(2 + i, 8, 6), sources_sha256={})
         for i, one in enumerate(cases)
@@ -85,7 +84,7 @@ def test_another_seed_chooses_other_cases(source):
 
 
 def test_the_cases_of_a_subset_come_back_as_they_were_in_the_source(source, tmp_path):
-    chosen = nested_order(source.info, 0)[: CASES_PER_PART + 2]
+    chosen = nested_order(source.info, 0)[:6]
     subset = write_subset(source, tmp_path / "subset", chosen)
     assert subset.info.case_ids("train") == sorted(chosen)
     for case_id in chosen:
@@ -133,11 +132,11 @@ def test_an_interrupted_subset_is_completed_and_a_finished_one_is_left(source, t
     write_subset(source, tmp_path / "whole", TRAIN)
     write_subset(source, tmp_path / "broken", TRAIN)
     (tmp_path / "broken" / "dataset.yaml").unlink()
-    (tmp_path / "broken" / "cases" / "part-00001.parquet").unlink()
+    (tmp_path / "broken" / "cases" / "000001.arrow").unlink()
     assert write_subset(source, tmp_path / "broken", TRAIN).digest == PreparedSet(tmp_path / "whole").digest
-    before = (tmp_path / "whole" / "cases" / "part-00000.parquet").stat().st_mtime_ns
+    before = (tmp_path / "whole" / "cases" / "000000.arrow").stat().st_mtime_ns
     write_subset(source, tmp_path / "whole", TRAIN)
-    assert (tmp_path / "whole" / "cases" / "part-00000.parquet").stat().st_mtime_ns == before
+    assert (tmp_path / "whole" / "cases" / "000000.arrow").stat().st_mtime_ns == before
 
 
 def test_a_folder_with_another_subset_or_other_files_is_refused(source, tmp_path):

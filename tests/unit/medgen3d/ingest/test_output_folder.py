@@ -2,18 +2,17 @@
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from medgen3d.artifacts.intensity import Intensity
-from medgen3d.artifacts.prepared_set import CASES_PER_PART, CaseEntry, write_info, write_part
+from medgen3d.artifacts.prepared_set import CaseEntry, case_path, write_info, write_prepared_case
 from medgen3d.core.errors import DataError
 from medgen3d.ingest import output_folder
 from medgen3d.ingest.plan import CasePlan, IngestPlan
 from medgen3d.ingest.prepare import prepare
 from medgen3d.ingest.sources import Pair
 
-NUM_CASES = CASES_PER_PART + 2
+NUM_CASES = 3
 
 
 @pytest.fixture
@@ -40,30 +39,31 @@ def out(tmp_path) -> Path:
     return tmp_path / "prepared"
 
 
-def make_part(out: Path, plan: IngestPlan, part: int) -> Path:
-    cases = plan.cases[part * CASES_PER_PART : (part + 1) * CASES_PER_PART]
-    write_part(out, part, (prepare(case, plan.info) for case in cases))
-    return out / "cases" / f"part-{part:05d}.parquet"
+def make_case(out: Path, plan: IngestPlan, number: int) -> Path:
+    write_prepared_case(out, number, prepare(plan.cases[number], plan.info))
+    return case_path(out, number)
 
 
-def test_a_new_folder_needs_every_part(out, plan):
+def test_a_new_folder_needs_every_case(out, plan):
     output_folder.refuse_other(out, plan)
-    assert output_folder.begin(out, plan) == [0, 1]
+    assert output_folder.begin(out, plan) == [0, 1, 2]
 
 
-def test_an_interrupted_run_goes_on_with_the_parts_that_are_missing(out, plan):
+def test_an_interrupted_run_goes_on_with_the_cases_that_are_missing(out, plan):
     output_folder.begin(out, plan)
-    make_part(out, plan, 0)
+    make_case(out, plan, 0)
     output_folder.refuse_other(out, plan)
-    assert output_folder.begin(out, plan) == [1]
-    make_part(out, plan, 1)
-    assert output_folder.missing_parts(out, plan) == []
+    assert output_folder.begin(out, plan) == [1, 2]
+    make_case(out, plan, 1)
+    make_case(out, plan, 2)
+    assert output_folder.missing_cases(out, plan) == []
 
 
-def test_a_damaged_part_is_made_again(out, plan):
+def test_a_damaged_case_is_made_again(out, plan):
     output_folder.begin(out, plan)
-    make_part(out, plan, 1)
-    first = make_part(out, plan, 0)
+    make_case(out, plan, 1)
+    make_case(out, plan, 2)
+    first = make_case(out, plan, 0)
     first.write_bytes(first.read_bytes()[:-50])
     assert output_folder.begin(out, plan) == [0]
 
@@ -79,11 +79,11 @@ def test_a_different_prepared_set_is_refused(out, plan, other_plan):
 
 def test_overwriting_leaves_nothing_of_the_former_set(out, plan, other_plan):
     output_folder.begin(out, plan)
-    make_part(out, plan, 0)
-    leftover = make_part(out, plan, 1).with_name("part-00007.parquet")
+    make_case(out, plan, 0)
+    leftover = make_case(out, plan, 1).with_name("000007.arrow")
     leftover.write_bytes(b"of a larger set")
     write_info(out, plan.info)
-    assert output_folder.begin(out, other_plan) == [0, 1]
+    assert output_folder.begin(out, other_plan) == [0, 1, 2]
     assert sorted(path.name for path in out.rglob("*")) == ["cases", "plan.sha256"]
 
 
@@ -102,15 +102,8 @@ def test_a_folder_that_cannot_be_made_is_refused(out, plan):
         output_folder.begin(out.parent / "file" / "prepared", plan)
 
 
-def test_the_table_of_contents_is_gone_as_long_as_parts_are_missing(out, plan):
+def test_the_table_of_contents_is_gone_as_long_as_cases_are_missing(out, plan):
     output_folder.begin(out, plan)
     write_info(out, plan.info)
     output_folder.begin(out, plan)
     assert not (out / "dataset.yaml").exists()
-
-
-def test_parts_hold_what_the_plan_says(out, plan):
-    output_folder.begin(out, plan)
-    make_part(out, plan, 1)
-    assert output_folder.case_ids_of(plan.info, 1) == ["case_16", "case_17"]
-    assert np.array_equal(output_folder.missing_parts(out, plan), [0])

@@ -7,7 +7,7 @@ import pytest
 from medgen3d.artifacts import nifti
 from medgen3d.artifacts.bundle import BundleDataset, read_bundle
 from medgen3d.artifacts.intensity import Intensity
-from medgen3d.artifacts.prepared_set import CaseEntry, DatasetInfo, PreparedCase, write_info, write_part
+from medgen3d.artifacts.prepared_set import CaseEntry, DatasetInfo, PreparedCase, write_info, write_prepared_case
 from medgen3d.core.errors import DataError
 from medgen3d.core.volume import Box, Volume, affine_from_spacing
 from medgen3d.synthesis.given_masks import open_masks
@@ -51,7 +51,8 @@ def write_prepared(root, **changes) -> None:
                 case_id=case_id, patient=case_id, split=split, shape=(4 + number, 10, 20), sources_sha256={"mask": "0"}
             )
         )
-    write_part(root, 0, cases)
+    for number, case in enumerate(cases):
+        write_prepared_case(root, number, case)
     facts = {"name": "knee", "modality": "MR", "labels": LABELS, "spacing_mm": SPACING_MM, "plane": (16, 24)}
     scale = Intensity(low=0, high=1)
     info = DatasetInfo(

@@ -5,7 +5,14 @@ import pytest
 import torch
 
 from medgen3d.artifacts.intensity import Intensity
-from medgen3d.artifacts.prepared_set import CaseEntry, DatasetInfo, PreparedCase, PreparedSet, write_info, write_part
+from medgen3d.artifacts.prepared_set import (
+    CaseEntry,
+    DatasetInfo,
+    PreparedCase,
+    PreparedSet,
+    write_info,
+    write_prepared_case,
+)
 from medgen3d.core.volume import Box, affine_from_spacing
 from medgen3d_stages.contract import DataSpec
 from medgen3d_stages.image_sequence_generator.config import ImageSequenceGeneratorConfig
@@ -46,7 +53,8 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> PreparedSet:
         entries.append(
             CaseEntry(case_id=case_id, patient=case_id, split=split, shape=shape, sources_sha256={"image": "0" * 64})
         )
-    write_part(root, 0, cases)
+    for number, case in enumerate(cases):
+        write_prepared_case(root, number, case)
     write_info(
         root,
         DatasetInfo(

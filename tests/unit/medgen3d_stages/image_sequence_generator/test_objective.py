@@ -6,7 +6,7 @@ import torch
 
 from medgen3d_stages.arrays import Example
 from medgen3d_stages.image_sequence_generator.config import ImageSequenceGeneratorConfig
-from medgen3d_stages.image_sequence_generator.network import NO_SLICE, Slice
+from medgen3d_stages.image_sequence_generator.network import Slice, places_in_plane
 from medgen3d_stages.image_sequence_generator.objective import (
     cut_window,
     feature_distance,
@@ -14,6 +14,7 @@ from medgen3d_stages.image_sequence_generator.objective import (
     reconstruction,
     style_places,
 )
+from medgen3d_stages.layers.label_code import NO_LABEL
 
 CONFIG = ImageSequenceGeneratorConfig(history=2, window=3, style_slices=3, short_history_probability=0.0)
 
@@ -58,7 +59,7 @@ def test_what_is_not_there_has_no_label_and_no_grey_value():
         batch = cut(2, seed)
         assert batch["present"].tolist() == [0, 0, 1, 1, 0]
         absent = batch["present"] == 0
-        assert (batch["masks"][absent] == NO_SLICE).all()
+        assert (batch["masks"][absent] == NO_LABEL).all()
         assert (batch["images"][absent] == 0).all()
 
 
@@ -93,11 +94,51 @@ def test_the_style_encoder_is_shown_those_slices():
     torch.testing.assert_close(cut(9, 0)["style_slices"][:, 0, 0], torch.tensor([0.2, 0.4, 0.6]))
 
 
+def test_a_crop_is_the_same_square_of_everything_and_says_where_it_lies():
+    rng, corners = np.random.default_rng(0), set()
+    row, column = np.mgrid[:6, :7]
+    mask = np.broadcast_to(10 * row + column, (9, 6, 7)).astype(np.uint8)
+    example = Example(image=(mask / 100).astype(np.float32), mask=mask, box=(1, 6, 0, 5))
+    for _ in range(200):
+        batch = cut_window(example, dataclasses.replace(CONFIG, crop=4), rng)
+        top, left = divmod(int(batch["masks"][-1, 0, 0]), 10)
+        corners.add((top, left))
+        square = slice(top, top + 4), slice(left, left + 4)
+        assert batch["masks"][-1].tolist() == mask[-1][square].tolist()
+        for name in ("images", "style_slices"):
+            torch.testing.assert_close(batch[name][-1], torch.from_numpy(example.image[0][square]))
+        whole = places_in_plane((6, 7), range(6), range(7))
+        assert torch.equal(batch["places"], whole[:, *square])
+        assert batch["inside"].bool().tolist() == ((row >= 1) & (column < 5))[square].tolist()
+    assert corners == {(top, left) for top in range(3) for left in range(4)}
+
+
+def test_a_crop_larger_than_the_plane_is_the_plane():
+    batch = cut(9, 0, dataclasses.replace(CONFIG, crop=100))
+    assert batch["images"].shape == (5, 6, 7)
+
+
+def test_recomputing_saves_memory_and_changes_no_gradient(stage, copying_networks):
+    batch, found = batch_of([0.1, 0.2, 0.3, 0.4, 0.5], [1] * 5), []
+    generator = copying_networks["generator"]
+    calls = []
+    generator.enter.register_forward_pre_hook(lambda *_: calls.append(1))
+    for recompute in (False, True):
+        generator.zero_grad()
+        config = dataclasses.replace(stage.config, recompute=recompute)
+        slices, *_ = generate_window(copying_networks, batch, config, torch.Generator().manual_seed(0), False)
+        torch.stack([made.image for made in slices]).square().sum().backward()
+        found.append([parameter.grad.clone() for parameter in generator.parameters() if parameter.grad is not None])
+    assert len(calls) == 3 + 6  # forwards, and forwards once more on the way back
+    assert len(found[0]) > 10
+    assert all(torch.equal(one, two) for one, two in zip(*found, strict=True))
+
+
 def batch_of(image_values: list[float], present: list[float]) -> dict[str, torch.Tensor]:
     """One window of 2 + 3 slices of 6 x 7 pixels, each of one grey value."""
     shown = torch.tensor([present])
     images = torch.tensor([image_values])[:, :, None, None].expand(1, 5, 6, 7).clone()
-    masks = torch.where(shown > 0, 1, NO_SLICE)[:, :, None, None].expand(1, 5, 6, 7).clone()
+    masks = torch.where(shown > 0, 1, NO_LABEL)[:, :, None, None].expand(1, 5, 6, 7).clone()
     inside = torch.zeros(1, 6, 7)
     inside[:, :3] = 1
     return {
@@ -107,19 +148,20 @@ def batch_of(image_values: list[float], present: list[float]) -> dict[str, torch
         "position": torch.full((1, 5), 0.5),
         "inside": inside,
         "style_slices": torch.rand(1, 3, 6, 7),
+        "places": places_in_plane((6, 7), range(6), range(7))[None],
     }
 
 
 @pytest.mark.parametrize(("forced", "expected"), [(True, [0.2, 0.3, 0.4]), (False, [0.2, 0.2, 0.2])])
 def test_the_generator_sees_real_slices_when_forced_and_otherwise_its_own(stage, copying_networks, forced, expected):
     batch = batch_of([0.1, 0.2, 0.3, 0.4, 0.5], [1, 1, 1, 1, 1])
-    slices, _, _ = generate_window(copying_networks, batch, stage.config, 12, torch.Generator(), forced)
+    slices, _, _ = generate_window(copying_networks, batch, stage.config, torch.Generator(), forced)
     assert [float(made.image.detach().mean()) for made in slices] == pytest.approx(expected)
 
 
 def test_without_history_the_first_slice_is_synthesised_and_the_second_follows_it(stage, copying_networks):
     batch = batch_of([0.1, 0.2, 0.3, 0.4, 0.5], [0, 0, 1, 1, 1])
-    slices, _, _ = generate_window(copying_networks, batch, stage.config, 12, torch.Generator(), forced=True)
+    slices, _, _ = generate_window(copying_networks, batch, stage.config, torch.Generator(), forced=True)
     assert [float(made.image.detach().mean()) for made in slices] == pytest.approx(
         [0.0, 0.3, 0.4]
     )  # tanh(0), then copies
@@ -133,7 +175,7 @@ def test_the_style_is_drawn_around_the_encoder_s_mean(stage, copying_networks):
     copying_networks["generator"].register_forward_pre_hook(lambda _, inputs: shown.append(inputs[1]))
     batch = {key: value.expand(400, *value.shape[1:]) for key, value in batch_of([0.1] * 5, [1] * 5).items()}
     with torch.no_grad():
-        generate_window(copying_networks, batch, stage.config, 12, torch.Generator().manual_seed(0), True)
+        generate_window(copying_networks, batch, stage.config, torch.Generator().manual_seed(0), True)
     assert all(torch.equal(style, shown[0]) for style in shown)  # one style along the whole window
     assert float(shown[0].mean()) == pytest.approx(3.0, abs=0.02)
     assert float(shown[0].std()) == pytest.approx(np.exp(-2), rel=0.1)

@@ -3,9 +3,9 @@ import pytest
 import torch
 
 from medgen3d_stages.contract import DataSpec
-from medgen3d_stages.image_sequence_generator.network import NO_SLICE
 from medgen3d_stages.image_sequence_generator.sampler import ImageRequest, Walk
 from medgen3d_stages.image_sequence_generator.stage import ImageSequenceGenerator
+from medgen3d_stages.layers.label_code import NO_LABEL
 
 SPEC = DataSpec(num_labels=12, plane=(6, 7), spacing_mm=(1.0, 1.0, 1.0), max_depth=9)
 
@@ -50,7 +50,7 @@ def test_slices_are_numbered_outwards_until_the_volume_ends(walk, direction, num
 )
 def test_the_history_is_in_the_order_of_generation_both_ways(walk, direction, number, slices):
     masks, images, present = walk.history(direction, number, 2)
-    labels = [NO_SLICE if place is None else place + 1 for place in slices]
+    labels = [NO_LABEL if place is None else place + 1 for place in slices]
     assert masks[:, 1, 1].tolist() == labels  # the mask lies in the middle of the plane: 1 pixel down, 1 right
     assert present.tolist() == [float(place is not None) for place in slices[:2]]
     assert images[:, 0, 0].tolist() == [float(place or 0) for place in slices[:2]]
@@ -80,9 +80,9 @@ def test_every_slice_is_made_once_first_outwards_and_knows_its_place(stage, copy
     copying_networks["generator"].register_forward_pre_hook(lambda _, inputs: calls.append(inputs))
     requests = [ImageRequest(mask=numbered_mask(6, 3)), ImageRequest(mask=numbered_mask(2, 0))]
     stage.sample(copying_networks, requests, generators(2))
-    labels = [history.masks[:, -1, :, 1, 1].argmax(dim=1).tolist() for history, _, _ in calls]
+    labels = [history.masks[:, -1, 1, 1].tolist() for history, *_ in calls]
     assert labels == [[4, 1], [5, 3, 2], [6, 2], [1]]  # z + 1; both volumes and both ways in one batch
-    positions = [position.tolist() for _, _, position in calls]
+    positions = [position.tolist() for _, _, position, _ in calls]
     assert positions[0] == pytest.approx([3.5 / 6, 0.5 / 2])
     assert positions[1] == pytest.approx([4.5 / 6, 2.5 / 6, 1.5 / 2])
 

@@ -50,7 +50,7 @@ def test_a_constant_in_the_features_changes_nothing():
 
 def test_the_diffusion_unet_holds_none_of_the_normalisations_that_were_replaced():
     unet = spade_diffusion_unet(
-        num_labels=3,
+        num_planes=3,
         groups=8,
         hidden=4,
         in_channels=1,

@@ -30,8 +30,8 @@ def test_a_position_becomes_itself_and_two_waves():
 
 @pytest.mark.parametrize(("num_labels", "height", "width"), [(2, 18, 22), (4, 1, 5), (3, 8, 8)])
 def test_planes_of_any_size_come_back_in_their_size(num_labels, height, width):
-    logits = MaskDenoiser(CONFIG, num_labels)(*inputs(num_labels, height, width))
-    assert logits.shape == (2, num_labels, 3, height, width)
+    features = MaskDenoiser(CONFIG, num_labels)(*inputs(num_labels, height, width))
+    assert features.shape == (2, num_labels, 3, height, width)
 
 
 def test_every_input_matters(awaken):

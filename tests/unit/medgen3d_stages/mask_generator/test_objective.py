@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from medgen3d_stages.arrays import Example
 from medgen3d_stages.contract import DataSpec
 from medgen3d_stages.diffusion.schedule import cosine_signal_kept
+from medgen3d_stages.layers.label_code import LabelHead
 from medgen3d_stages.mask_generator.config import MaskGeneratorConfig
 from medgen3d_stages.mask_generator.network import MaskDenoiser
 from medgen3d_stages.mask_generator.objective import choose_known, cut_window, denoising_loss
@@ -113,10 +114,9 @@ def test_a_network_that_knows_nothing_has_the_loss_of_guessing(num_labels, mse):
 class Listener(nn.Module):
     """A network that keeps what it is shown and answers with fixed logits."""
 
-    num_labels = 3
-
     def __init__(self) -> None:
         super().__init__()
+        self.labels = LabelHead(3)
         self.logits = nn.Parameter(torch.zeros(1, 3, 4, 6, 8))
         self.seen: tuple[Tensor, ...] = ()
 

@@ -16,7 +16,7 @@ from medgen3d.artifacts.prepared_set import (
     PreparedSet,
     Split,
     write_info,
-    write_part,
+    write_prepared_case,
 )
 from medgen3d.artifacts.synthetic_set import merge_parts, open_for_writing, write_case
 from medgen3d.artifacts.synthetic_set import write_part as write_rows
@@ -64,7 +64,8 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> PreparedSet:
         )
         for number, (case_id, split) in enumerate(SPLITS.items())
     ]
-    write_part(root, 0, cases)
+    for number, case in enumerate(cases):
+        write_prepared_case(root, number, case)
     entries = [
         CaseEntry(case_id=one.case_id, patient=one.case_id, split=one.split, shape=SHAPE, sources_sha256={})
         for one in cases

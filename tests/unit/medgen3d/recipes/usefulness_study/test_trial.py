@@ -75,7 +75,7 @@ def test_the_synthetic_arm_sees_the_first_pairs_and_no_real_case(spec, prepared)
 
 def test_pairs_reach_the_segmenter_in_the_intensities_and_label_ids_of_the_real_cases(spec, prepared):
     synthetic = examples(spec("synthetic"), prepared)
-    example = synthetic.read("syn_00000")
+    example = synthetic.open_case("syn_00000")
     assert example.image.dtype == np.float32
     assert set(np.unique(example.mask)) == {0, 1, 2}
     bright, dark = (float(example.image[example.mask == label].mean()) for label in (1, 2))
