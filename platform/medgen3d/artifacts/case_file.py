@@ -141,9 +141,7 @@ class StoredArray:
         Raises:
             ArtifactError: A chunk is damaged.
         """
-        keys = key if isinstance(key, tuple) else (key,)
-        keys = (*keys, *[slice(None)] * (3 - len(keys)))
-        box = [_bounds(each, side) for each, side in zip(keys, self.shape, strict=True)]
+        box, numbers = box_of_key(key, self.shape)
         result = np.empty([stop - start for start, stop in box], self.dtype)
         touched = [range(start // size, -(-stop // size)) for (start, stop), size in zip(box, self.chunk, strict=True)]
         for place in product(*touched):
@@ -153,7 +151,6 @@ class StoredArray:
                 source.append(slice(first - number * size, last - number * size))
                 target.append(slice(first - start, last - start))
             result[tuple(target)] = self._read(place)[tuple(source)]
-        numbers = tuple(0 if isinstance(each, int | np.integer) else slice(None) for each in keys)
         taken: NDArray[Any] = result[numbers]
         return taken
 
@@ -186,6 +183,18 @@ def _chunks(shape: Shape, chunk: Shape) -> Iterator[tuple[slice, ...]]:
     starts = (range(0, side, size) for side, size in zip(shape, chunk, strict=True))
     for corner in product(*starts):
         yield tuple(slice(start, start + size) for start, size in zip(corner, chunk, strict=True))
+
+
+def box_of_key(key: Any, shape: Shape) -> tuple[list[tuple[int, int]], tuple[Any, ...]]:
+    """What a volume of this shape is sliced by, as (start, stop) along each axis.
+
+    Returns:
+        The box, and what its voxels are indexed by, so that axes for which a number was given are gone.
+    """
+    keys = key if isinstance(key, tuple) else (key,)
+    keys = (*keys, *[slice(None)] * (3 - len(keys)))
+    box = [_bounds(each, side) for each, side in zip(keys, shape, strict=True)]
+    return box, tuple(0 if isinstance(each, int | np.integer) else slice(None) for each in keys)
 
 
 def _bounds(key: Any, side: int) -> tuple[int, int]:
