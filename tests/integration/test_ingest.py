@@ -123,12 +123,12 @@ def test_a_different_set_is_replaced_only_on_demand(source, tmp_path):
 
 
 def test_what_goes_wrong_in_a_worker_is_said_in_its_own_sentence(source, tmp_path):
-    path = source / "labelsTr" / "case_30.nii.gz"
+    path = source / "labelsTr" / "case_10.nii.gz"
     mask = nifti.read(path).volume
     corner = np.zeros_like(mask.voxels)
     corner[0, 0, 0] = 1
     nifti.write(path, Volume(voxels=corner, affine=mask.affine))
-    with pytest.raises(DataError, match="case case_30: no labelled voxel is left") as caught:
+    with pytest.raises(DataError, match="case case_10: no labelled voxel is left") as caught:
         ingest(source, tmp_path / "out", IngestConfig(plane=(8, 8), spacing_mm=(2, 2, 2)), seed=0)
     assert "Traceback" not in str(caught.value)
     with pytest.raises(DataError, match="a prepared set"):
