@@ -26,7 +26,7 @@ from medgen3d.synthesis.gates import GateRules
 from medgen3d.synthesis.on_ray import synthesize
 from medgen3d.synthesis.run_options import RunOptions
 
-pytestmark = pytest.mark.usefixtures("ray_cluster")
+pytestmark = [pytest.mark.timeout(900), pytest.mark.usefixtures("ray_cluster")]  # a busy machine starts slowly
 ONE = SynthesisConfig(batch=4, cpus_per_actor=0.25, max_redraws=1)
 VOXEL_ML = 3.0 * 0.5 * 0.75 / 1000
 MOST_PARTS = 114  # of six draws three have more; of their redraws two

@@ -18,7 +18,7 @@ from medgen3d.ingest.on_ray import ingest
 from medgen3d.synthesis.on_ray import WRITTEN, synthesize
 from medgen3d.synthesis.run_options import RunOptions
 
-pytestmark = pytest.mark.usefixtures("ray_cluster")
+pytestmark = [pytest.mark.timeout(900), pytest.mark.usefixtures("ray_cluster")]  # a busy machine starts slowly
 ONE = SynthesisConfig(batch=2, cpus_per_actor=0.25)
 TWO = SynthesisConfig(batch=2, cpus_per_actor=0.25, num_actors=dict.fromkeys(CHAIN, 2))
 

@@ -23,6 +23,8 @@ from medgen3d.core.volume import Volume, affine_from_spacing
 from medgen3d.serving.security.tokens import create_token, list_tokens, revoke_token
 from medgen3d.serving.service import TOKENS
 
+pytestmark = pytest.mark.timeout(1500)  # whoever comes first waits for the service of all
+
 REFUSED = "Failed to load resource: "
 """What Chromium logs about an answer of 400 or more, or none, whatever the page makes of it."""
 

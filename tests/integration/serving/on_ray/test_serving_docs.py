@@ -12,6 +12,8 @@ import pytest
 
 from medgen3d.artifacts import nifti
 
+pytestmark = pytest.mark.timeout(1500)  # whoever comes first waits for the service of all
+
 PAGE = (Path(__file__).parents[4] / "docs" / "serving.md").read_text()
 
 
