@@ -8,7 +8,6 @@ import json
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -91,14 +90,13 @@ def watched(pid: int) -> Iterator[dict[str, float]]:
     ended = threading.Event()
 
     def look() -> None:
-        while not ended.is_set():
+        while not ended.wait(0.2):
             with suppress(psutil.Error):
                 for process in [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]:
                     with suppress(psutil.Error):
                         kind = process.cmdline()[0] if process.pid != pid else "driver"
                         own = process.memory_full_info().uss / GIB
                         peaks[kind] = max(peaks.get(kind, 0.0), own)
-            time.sleep(0.2)
 
     watcher = threading.Thread(target=look, daemon=True)
     watcher.start()

@@ -36,10 +36,11 @@ from medgen3d.recipes.train import StageResult, plan_runs, train_stages
 from medgen3d.registry.tracking import Tracking
 from medgen3d.registry.versions import list_versions
 from medgen3d.training.batches import ExampleSet, StepSampler, batches
-from medgen3d.training.loop import Turn, train, uses_bf16
+from medgen3d.training.loop import Turn, train
 from medgen3d.training.on_ray.fit import Progress
 from medgen3d.training.stage_factory import stage_for
 from medgen3d.training.state import TrainingState
+from medgen3d_stages.precision import uses_bf16
 
 pytestmark = pytest.mark.timeout(600)  # Ray takes long to start on a busy machine
 

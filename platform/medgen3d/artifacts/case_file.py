@@ -87,17 +87,16 @@ class CaseFile:
             self.shape, chunk = tuple(known["shape"]), tuple(known["chunk"])
             self.facts: dict[str, Any] = known["facts"]
             self._sums: dict[str, list[int]] = known["crc32"]
-            types = {name: str(reader.schema.field(0).type) for name, reader in columns.items()}
+            mask_type = np.dtype({"uint8": "u1", "uint16": "<u2"}[str(columns["mask"].schema.field(0).type)])
+            wanted = len(list(_chunks(self.shape, chunk)))
         except (OSError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
             found = "no such file" if isinstance(error, FileNotFoundError) else str(error).split("\n")[0]
             raise ArtifactError(str(path), found, "a prepared case", _REMEDY) from error
-        wanted = len(list(_chunks(self.shape, chunk)))
         for name, reader in columns.items():
             if reader.num_record_batches != wanted:
                 found = f"{reader.num_record_batches} chunks"
                 raise ArtifactError(str(path), found, f"{wanted} chunks of {name}", _REMEDY)
         self.image = StoredArray(path, columns["image"], self.shape, chunk, np.dtype("<f2"), np.dtype(np.float32))
-        mask_type = np.dtype({"uint8": "u1", "uint16": "<u2"}[types["mask"]])
         self.mask = StoredArray(path, columns["mask"], self.shape, chunk, mask_type, mask_type)
 
     def check(self) -> None:

@@ -16,7 +16,9 @@ from medgen3d_stages.arrays import Batch, Example
 from medgen3d_stages.contract import Stage
 
 OPEN_CASES = 256
-"""Files that a process keeps open; their voxels are not kept, but what is read often is in the machine's page cache."""
+"""Cases that a process keeps open. A file's voxels are not kept: what is read often is in the machine's page cache."""
+CACHE_BYTES = 2**31
+"""Voxels that a process keeps of cases that come as whole arrays."""
 
 
 class ExampleSet(Dataset[Batch]):
@@ -50,13 +52,17 @@ class ExampleSet(Dataset[Batch]):
         return self.stage.cut(example, rng)
 
     def _example(self, case_id: str) -> Example:
-        """The case as it was opened; of more than OPEN_CASES the least recently used is closed."""
+        """The case as it was opened; beyond OPEN_CASES or CACHE_BYTES the least recently used is let go."""
         if case_id not in self._opened:
             self._opened[case_id] = self.open_case(case_id)
-            if len(self._opened) > OPEN_CASES:
+            while len(self._opened) > OPEN_CASES or (len(self._opened) > 1 and self._kept_bytes() > CACHE_BYTES):
                 self._opened.popitem(last=False)
         self._opened.move_to_end(case_id)
         return self._opened[case_id]
+
+    def _kept_bytes(self) -> int:
+        volumes = (volume for example in self._opened.values() for volume in (example.image, example.mask))
+        return sum(volume.nbytes for volume in volumes if isinstance(volume, np.ndarray))
 
 
 class StepSampler:

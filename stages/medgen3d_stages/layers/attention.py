@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from medgen3d_stages.layers.padding import padded_side
 
 MOST_POSITIONS = 4096
-"""Positions that a U-Net attends over at most. At 64 x 64 attention is about as much work as the convolutions."""
+"""Positions that a U-Net attends over at most, such as 64 x 64."""
 
 
 def check_attention(

@@ -48,18 +48,19 @@ class LabelPlanes(nn.Module):
     Up to PLANES labels they are one-hot in {0, 1} and there is nothing to learn; beyond, each label's numbers are.
     """
 
-    one_hot: Tensor
+    table: Tensor
 
     def __init__(self, num_labels: int) -> None:
         super().__init__()
         self.num_planes = num_planes(num_labels)
-        self.table = nn.Parameter(spread_codes(num_labels)) if num_labels > PLANES else None
-        self.register_buffer("one_hot", torch.eye(self.num_planes), persistent=False)
+        if num_labels > PLANES:
+            self.table = nn.Parameter(spread_codes(num_labels))
+        else:
+            self.register_buffer("table", torch.eye(num_labels), persistent=False)
 
     def forward(self, labels: Tensor) -> Tensor:
         """Integer [B, ...] from NO_LABEL to K - 1 -> float [B, num_planes, ...]."""
-        table = self.one_hot if self.table is None else self.table
-        rows = torch.cat([table.new_zeros(1, self.num_planes), table])
+        rows = torch.cat([self.table.new_zeros(1, self.num_planes), self.table])
         return nn.functional.embedding(labels.int() - NO_LABEL, rows).movedim(-1, 1)
 
 

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
-from medgen3d.artifacts.examples import read_example
+from medgen3d.artifacts.examples import open_example, read_example
 from medgen3d.artifacts.prepared_set import PreparedSet
 from medgen3d.artifacts.usefulness_results import Arm, Trial
 from medgen3d.config.experiment import ExperimentConfig
@@ -101,7 +101,7 @@ def examples_of(spec: TrialSpec, prepared: PreparedSet, stage: Stage, seed: int)
     Raises:
         DataError: The synthetic set does not fit the prepared set.
     """
-    real = ExampleSet(spec.case_ids, functools.partial(read_example, prepared), stage, seed)
+    real = ExampleSet(spec.case_ids, functools.partial(open_example, prepared), stage, seed)
     if spec.arm == "real":
         return real
     labelled = open_sets(spec.data, spec.pairs).synthetic

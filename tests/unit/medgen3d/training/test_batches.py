@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from medgen3d.artifacts.examples import read_example
 from medgen3d.training import batches as batches_module
 from medgen3d.training.batches import ExampleSet, StepSampler, batches
 
@@ -67,6 +68,25 @@ def test_few_open_files_change_nothing(prepared, refiner, monkeypatch):
     monkeypatch.setattr(batches_module, "OPEN_CASES", 1)
     examples = ExampleSet.of(prepared, refiner, 0)
     assert all(equal(examples[number], example) for number, example in enumerate(expected))
+
+
+def test_whole_arrays_are_kept_up_to_a_number_of_bytes(prepared, refiner, monkeypatch):
+    monkeypatch.setattr(batches_module, "CACHE_BYTES", 1)
+    asked = []
+
+    def read(case_id):
+        asked.append(case_id)
+        return read_example(prepared, case_id)
+
+    examples = ExampleSet(prepared.info.case_ids("train")[:2], read, refiner, seed=0)
+    for number in range(8):
+        examples[number]
+    assert len(asked) >= 4  # with room for one, the other has to be read again
+    monkeypatch.setattr(batches_module, "CACHE_BYTES", 2**31)
+    asked.clear()
+    for number in range(8):
+        examples[number]
+    assert len(asked) <= 1
 
 
 @pytest.mark.parametrize("loader_workers", [0, 2])

@@ -7,8 +7,9 @@ import torch
 
 from medgen3d.config.experiment import StageTraining
 from medgen3d.training.batches import ExampleSet, StepSampler, batches
-from medgen3d.training.loop import TrainingDivergedError, Turn, train, uses_bf16
+from medgen3d.training.loop import TrainingDivergedError, Turn, train
 from medgen3d.training.state import TrainingState
+from medgen3d_stages.precision import uses_bf16
 
 CPU = torch.device("cpu")
 SETTINGS = StageTraining(steps=10, batch_size=2, learning_rate=1e-3, warmup_steps=2, ema_decay=0.9, precision="fp32")
