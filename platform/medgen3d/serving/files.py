@@ -72,6 +72,16 @@ class JobFiles:
                 if path.name not in kept:
                     _remove(path)
 
+    def untidy(self) -> list[str]:
+        """The jobs that hold work, or results of more than one attempt: they are at work, or whoever ended one died."""
+        found = []
+        for folder in self._jobs.iterdir():
+            names = [path.name for path in folder.iterdir()] if folder.is_dir() and _ID.fullmatch(folder.name) else []
+            attempts = {name.removesuffix(".zip") for name in names if name.startswith("result-")}
+            if "work" in names or len(attempts) > 1:
+                found.append(folder.name)
+        return found
+
     def remove(self, job_id: str) -> None:
         """Remove everything of a job."""
         shutil.rmtree(self.folder(job_id), ignore_errors=True)

@@ -41,3 +41,20 @@ def test_a_service_that_is_killed_again_and_again_finishes_every_job_with_the_sa
         while any(len(list(folder.iterdir())) != 2 for folder in folders):
             assert time.monotonic() < until, "files of attempts that were cut off are left"
             time.sleep(0.05)
+
+
+def test_what_a_job_left_whose_process_died_just_after_its_end_is_removed_by_the_next_service(make_server, tmp_path):
+    with make_server(tmp_path / "serving") as server, server.client() as client:
+        job = client.post("/v1/jobs", json=KNEE | {"seed": 1}).json()["id"]
+        assert ended(client, job)["state"] == "succeeded"
+        content = client.get(f"/v1/jobs/{job}/result").content
+    folder = tmp_path / "serving" / "jobs" / job
+    (folder / "work").mkdir(exist_ok=True)  # as if it had been killed between the last two things that it does
+    (folder / "work" / "mask.npy").write_bytes(b"x")
+    (folder / "result-0").mkdir()
+    with make_server(tmp_path / "serving") as server, server.client() as client:
+        until = time.monotonic() + 30
+        while len(list(folder.iterdir())) != 2:
+            assert time.monotonic() < until, sorted(path.name for path in folder.iterdir())
+            time.sleep(0.05)
+        assert client.get(f"/v1/jobs/{job}/result").content == content

@@ -139,6 +139,8 @@ class Runner:
         for job_id in self._leases.remove_ended(self._keep_results_s):
             self._files.remove(job_id)
         self._files.sweep(self._leases.known())
+        for job_id in self._files.untidy():
+            self._tidy(job_id)
 
     def _begin(self, claimed: ClaimedJob) -> None:
         key = (claimed.id, claimed.attempt)
