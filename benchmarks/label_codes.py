@@ -20,7 +20,7 @@ import nibabel as nib
 import numpy as np
 import torch
 
-from medgen3d.config.experiment import StageTraining
+from medgen3d.config.training import StageTraining
 from medgen3d.training.loop import train
 from medgen3d.training.state import TrainingState
 from medgen3d_stages.arrays import Batch, Example

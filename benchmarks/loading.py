@@ -5,7 +5,7 @@
 Noise is in the images, so that they compress as little as real ones, and 118 labels as nested shapes in the masks. Each
 stage cuts examples in turn, in one process with one thread: CPU milliseconds per example after every case was read once
 (the cold pass is told by itself), the examples per second that 8 CPUs make of it, and those that one H100 takes if its
-step is the arithmetic that `benchmarks/scale.py` counts at 40 % of 989 TFLOP/s (bfloat16).
+step is the arithmetic that `medgen3d config show` counts at 40 % of 989 TFLOP/s (bfloat16).
 """
 
 import argparse
@@ -15,7 +15,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from scale import training_step
 
 from medgen3d.artifacts.intensity import Intensity
 from medgen3d.artifacts.prepared_set import (
@@ -28,7 +27,9 @@ from medgen3d.artifacts.prepared_set import (
 )
 from medgen3d.config.experiment import CHAIN
 from medgen3d.config.load import load_config
+from medgen3d.config.training import Augmentation
 from medgen3d.core.volume import Box
+from medgen3d.recipes.cost import training_cost
 from medgen3d.training.batches import ExampleSet
 from medgen3d.training.stage_factory import stage_for
 
@@ -107,14 +108,14 @@ def main() -> None:
     print("| stage | CPU ms per example | cold | examples/s, 8 CPUs | examples/s, one H100 | ratio |")
     print("| --- | ---: | ---: | ---: | ---: | ---: |")
     for name in CHAIN:
-        examples = ExampleSet.of(prepared, stage_for(name, config, prepared), 0, chosen.bend_mm)
+        examples = ExampleSet.of(prepared, stage_for(name, config, prepared), 0, Augmentation(bend_mm=chosen.bend_mm))
         cold = statistics.mean(cpu_ms(examples, range(chosen.cases)))
         rounds = [
             statistics.mean(cpu_ms(examples, range(turn * chosen.cases, (turn + 1) * chosen.cases)))
             for turn in range(1, chosen.rounds + 1)
         ]
         warm = statistics.median(rounds)
-        step = training_step(name, prepared.info.cases[0].shape, NUM_LABELS, "cluster")
+        step = training_cost(name, config, prepared.info.cases[0].shape, NUM_LABELS)
         taken = getattr(config.training, name).batch_size * H100_TFLOPS / step.tflop
         given = CPUS * 1000 / warm
         print(f"| {name} | {warm:.1f} | {cold:.1f} | {given:.0f} | {taken:.0f} | {given / taken:.1f} |")

@@ -77,7 +77,7 @@ def train_one(options: argparse.Namespace, config: ExperimentConfig) -> None:
     settings = getattr(config.training, options.stage)
     state = TrainingState(stage, settings, config.seed, DEVICE)
     loader = batches(
-        ExampleSet.of(prepared, stage, config.seed, settings.bend_mm),
+        ExampleSet.of(prepared, stage, config.seed, settings),
         StepSampler(0, settings.steps, settings.batch_size, 0, 1),
         settings.loader_workers,
     )

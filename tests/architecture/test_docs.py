@@ -35,6 +35,7 @@ from medgen3d.artifacts.usefulness_results import Size, Trial, UsefulnessResults
 from medgen3d.cli import app
 from medgen3d.config import experiment
 from medgen3d.config.load import load_config, preset_names
+from medgen3d.config.training import AdversarialTraining, StageTraining
 from medgen3d.core.volume import Box
 from medgen3d.ingest.problems import Kind
 from medgen3d.measures.limits import CaseLimits, LabelLimits, NearCopyLimits
@@ -206,7 +207,7 @@ def plain(values: object) -> dict[str, Any]:
 
 OPTIONS = {
     "ingest": [experiment.IngestConfig()],
-    "training, one section per stage": [experiment.StageTraining(), experiment.AdversarialTraining()],
+    "training, one section per stage": [StageTraining(), AdversarialTraining()],
     "cluster": [experiment.ClusterConfig()],
     "synthesis": [experiment.SynthesisConfig()],
     "usefulness": [experiment.UsefulnessConfig()],

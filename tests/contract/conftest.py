@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from medgen3d.config.experiment import StageTraining
+from medgen3d.config.training import StageTraining
 from medgen3d.training.loop import train
 from medgen3d.training.state import TrainingState
 from medgen3d_stages.arrays import Batch, Example

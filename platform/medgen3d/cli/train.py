@@ -11,7 +11,7 @@ from medgen3d.cli.options import RayOptions, grouped
 from medgen3d.core.errors import ConfigError
 
 if TYPE_CHECKING:
-    from medgen3d.config.experiment import TrainingConfig
+    from medgen3d.config.training import TrainingConfig
     from medgen3d.training.run import TrainingRun
 
 app = typer.Typer()
@@ -59,7 +59,8 @@ def train(
 
 
 def _stages(wanted: str) -> list[str]:
-    from medgen3d.config.experiment import CHAIN, TrainingConfig
+    from medgen3d.config.experiment import CHAIN
+    from medgen3d.config.training import TrainingConfig
 
     known = list(TrainingConfig.model_fields)
     if wanted != "all" and wanted not in known:

@@ -11,7 +11,8 @@ import yaml
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from medgen3d.config.engine import EngineConfig
-from medgen3d.config.section import ConfigSection
+from medgen3d.config.section import ConfigSection, NonNegativeInt, Share
+from medgen3d.config.training import TrainingConfig
 from medgen3d_stages.image_sequence_generator.config import ImageSequenceGeneratorConfig
 from medgen3d_stages.mask_generator.config import MaskGeneratorConfig
 from medgen3d_stages.refiner.config import RefinerConfig
@@ -19,9 +20,6 @@ from medgen3d_stages.segmenter.config import SegmenterConfig
 
 CHAIN = ("mask_generator", "image_sequence_generator", "refiner")
 """The stages that make a pair, in their order."""
-
-NonNegativeInt = Annotated[int, Field(ge=0)]
-Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class IngestConfig(ConfigSection):
@@ -58,62 +56,6 @@ class IngestConfig(ConfigSection):
                 f"split_shares must be three shares that sum to 1, the first above 0, got {self.split_shares}"
             )
         return self
-
-
-class StageTraining(ConfigSection):
-    """How one stage is trained."""
-
-    steps: PositiveInt = 3000
-    """Optimiser steps."""
-    batch_size: PositiveInt = 16
-    """Examples per worker and step."""
-    learning_rate: PositiveFloat = 3e-4
-    """Peak of the schedule: linear warm-up, then cosine to 0."""
-    betas: tuple[Share, Share] = (0.9, 0.999)
-    """Adam's memory of gradients and of their squares."""
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    warmup_steps: NonNegativeInt = 100
-    clip_norm: PositiveFloat = 1.0
-    """Largest norm of the gradient."""
-    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.999
-    """Share of the averaged weights that survives a step."""
-    bend_mm: Annotated[float, Field(ge=0)] = 0.0
-    """Training volumes are bent by a smooth random field with displacements of this size [mm], for few cases."""
-    checkpoint_every: PositiveInt = 500
-    preview_every: PositiveInt = 1000
-    log_every: PositiveInt = 20
-    """Steps between checkpoints, preview pictures and logged losses."""
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """auto: bf16 where the device has instructions for it, fp32 elsewhere."""
-    loader_workers: NonNegativeInt = 0
-    """Processes that cut examples beside each worker; 0 cuts them in the worker."""
-
-
-class AdversarialTraining(StageTraining):
-    """The same choices with the defaults that suit a generator and its discriminators."""
-
-    steps: PositiveInt = 1500
-    batch_size: PositiveInt = 8
-    learning_rate: PositiveFloat = 2e-4
-    betas: tuple[Share, Share] = (0.5, 0.999)
-
-
-class SegmenterTraining(StageTraining):
-    """The same choices with the defaults that suit a segmenter."""
-
-    steps: PositiveInt = 600
-    batch_size: PositiveInt = 2
-    learning_rate: PositiveFloat = 1e-3
-    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.99
-
-
-class TrainingConfig(ConfigSection):
-    """How each stage is trained."""
-
-    mask_generator: StageTraining = StageTraining()
-    image_sequence_generator: AdversarialTraining = AdversarialTraining()
-    refiner: StageTraining = StageTraining()
-    segmenter: SegmenterTraining = SegmenterTraining()
 
 
 class ClusterConfig(ConfigSection):

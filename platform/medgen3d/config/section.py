@@ -1,6 +1,11 @@
-"""The base class of every part of the configuration's tree."""
+"""The base class and the kinds of numbers of every part of the configuration's tree."""
 
-from pydantic import BaseModel, ConfigDict
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+NonNegativeInt = Annotated[int, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class ConfigSection(BaseModel):

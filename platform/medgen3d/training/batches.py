@@ -10,8 +10,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from medgen3d.artifacts.examples import open_example
 from medgen3d.artifacts.prepared_set import PreparedSet
+from medgen3d.config.training import Augmentation
 from medgen3d.core.seeds import stream_seed
-from medgen3d.training.elastic_deformation import elastically_deformed
+from medgen3d.training.augmentation import augmented
 from medgen3d_stages.arrays import Batch, Example
 from medgen3d_stages.contract import Stage
 
@@ -19,6 +20,7 @@ OPEN_CASES = 256
 """Cases that a process keeps open. A file's voxels are not kept: what is read often is in the machine's page cache."""
 CACHE_BYTES = 2**31
 """Voxels that a process keeps of cases that come as whole arrays."""
+NO_CHANGES = Augmentation()
 
 
 class ExampleSet(Dataset[Batch]):
@@ -30,24 +32,23 @@ class ExampleSet(Dataset[Batch]):
         open_case: Callable[[str], Example],
         stage: Stage,
         seed: int,
-        bend_mm: float = 0.0,
+        changes: Augmentation = NO_CHANGES,
     ) -> None:
-        self.case_ids, self.stage, self.seed, self.bend_mm = case_ids, stage, seed, bend_mm
+        self.case_ids, self.stage, self.seed, self.changes = case_ids, stage, seed, changes
         self.open_case, self._opened = open_case, OrderedDict[str, Example]()
 
     @classmethod
-    def of(cls, prepared: PreparedSet, stage: Stage, seed: int, bend_mm: float = 0.0) -> Self:
-        """Of all training cases of a prepared set, each bent anew by `bend_mm` whenever it is visited."""
-        return cls(prepared.info.case_ids("train"), functools.partial(open_example, prepared), stage, seed, bend_mm)
+    def of(cls, prepared: PreparedSet, stage: Stage, seed: int, changes: Augmentation = NO_CHANGES) -> Self:
+        """Of all training cases of a prepared set, each changed anew whenever it is visited."""
+        return cls(prepared.info.case_ids("train"), functools.partial(open_example, prepared), stage, seed, changes)
 
     def __getitem__(self, number: int) -> Batch:
         pass_number, place = divmod(number, len(self.case_ids))
         order = np.random.default_rng(stream_seed(self.seed, self.stage.name, "order", pass_number))
         case_id = self.case_ids[order.permutation(len(self.case_ids))[place]]
         example = self._example(case_id)
-        if self.bend_mm:
-            field = np.random.default_rng(stream_seed(self.seed, self.stage.name, "bend", number))
-            example = elastically_deformed(example, self.stage.spec.spacing_mm, self.bend_mm, field)
+        drawn = np.random.default_rng(stream_seed(self.seed, self.stage.name, "bend", number))
+        example = augmented(example, self.stage.spec.spacing_mm, self.changes, drawn)
         rng = np.random.default_rng(stream_seed(self.seed, self.stage.name, "cut", number))
         return self.stage.cut(example, rng)
 

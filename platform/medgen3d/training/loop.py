@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import nn
 
-from medgen3d.config.experiment import StageTraining
+from medgen3d.config.training import StageTraining
 from medgen3d.core.errors import Medgen3dError
 from medgen3d.core.seeds import stream_seed
 from medgen3d.training.state import TrainingState

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel
 
-from medgen3d.config.experiment import StageTraining
+from medgen3d.config.training import StageTraining
 from medgen3d.core.errors import ArtifactError
 from medgen3d.core.seeds import stream_seed
 from medgen3d_stages.arrays import Networks

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from medgen3d.config.experiment import StageTraining
+from medgen3d.config.training import StageTraining
 from medgen3d.training.loop import Losses
 from medgen3d.training.state import TrainingState
 

@@ -9,7 +9,8 @@ import torch
 from medgen3d.artifacts.bundle import PREVIEW, BundleDataset, BundleInfo, write_bundle
 from medgen3d.artifacts.prepared_set import PreparedSet
 from medgen3d.artifacts.provenance import Provenance, config_hash
-from medgen3d.config.experiment import ExperimentConfig, StageTraining
+from medgen3d.config.experiment import ExperimentConfig
+from medgen3d.config.training import StageTraining
 from medgen3d.registry.tracking import RunLog
 from medgen3d.training.run import TrainingRun
 from medgen3d.training.stage_factory import stage_for

@@ -217,7 +217,7 @@ def advance_masks(
 ) -> None:
     """One denoising step of every run's windows, `width` windows in a batch."""
     for windows, filled_up in batches([window for run in runs for window in run.windows], width):
-        clean, labels = _predict_clean(network, filled_up, config, signal_kept)
+        clean, labels = predict_clean(network, filled_up, config, signal_kept)
         for number, window in enumerate(windows):
             window.denoising.take(clean[number : number + 1])
             window.labels = labels[number].where(window.unknown[0] > 0, window.labels)
@@ -225,7 +225,7 @@ def advance_masks(
         run.settle()
 
 
-def _predict_clean(
+def predict_clean(
     network: MaskDenoiser, windows: Sequence[Window], config: MaskGeneratorConfig, signal_kept: Tensor
 ) -> tuple[Tensor, Tensor]:
     """The clean signal [B, C, m, H, W] and the likeliest labels [B, m, H, W]."""

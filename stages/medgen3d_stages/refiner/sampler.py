@@ -40,7 +40,9 @@ class RefineRequest:
 class RefineRun:
     """A volume on its way through the views: see `medgen3d_stages.contract.SampleRun`. A unit of work is a step.
 
-    A pass is a denoising from the start step to the clean volume, whose step number i looks along its views[i % n].
+    A pass is a denoising from the start step to the clean volume.
+
+    views: The view that each step looks along, of all passes.
     """
 
     def __init__(
@@ -55,9 +57,10 @@ class RefineRun:
         self._request, self._generator = request, generator
         self._config, self._signal_kept = config, signal_kept
         self._steps = visited_steps(round(config.start * config.diffusion_steps) - 1, config.sampling_steps)
-        every_view = list(range(len(VIEWS)))
-        self._passes = [every_view] if config.fusion == "alternate" else [[view] for view in every_view]
-        self.total, self.done = len(self._passes) * len(self._steps), 0
+        every_view, count = range(len(VIEWS)), len(self._steps)
+        passes = [every_view] if config.fusion == "alternate" else [[view] for view in every_view]
+        self.views = [views[step % len(views)] for views in passes for step in range(count)]
+        self.total, self.done = len(self.views), 0
         self._refined: list[Tensor] = []
         self._denoising: Denoising | None = None
 
@@ -71,10 +74,9 @@ class RefineRun:
             self._to_device(next(network.parameters()).device)
         if self._denoising is None:
             self._begin_pass()
-        denoising, views = self._denoising, self._passes[len(self._refined)]
+        denoising, view = self._denoising, self.views[self.done]
         assert denoising is not None
-        view = views[denoising.place % len(views)]
-        denoising.take(self._predict(network, denoising.noisy[0], denoising.step, view)[None])
+        denoising.take(self.predict(network, denoising.noisy[0], self._mask, denoising.step, view)[None])
         self.done += 1
         if denoising.finished:
             self._refined.append(denoising.noisy[0].clamp(-1, 1))
@@ -101,16 +103,17 @@ class RefineRun:
         noisy = add_noise(image[None], self._noise[None], first, self._signal_kept)
         self._denoising = Denoising(noisy, self._steps, self._signal_kept, "ddim", [])
 
-    def _predict(self, network: SliceDenoiser, noisy: Tensor, step: int, view: int) -> Tensor:
-        """The clean volume as seen from one view, all its slices denoised independently."""
+    def predict(self, network: SliceDenoiser, noisy: Tensor, mask: Tensor, step: int, view: int) -> Tensor:
+        """The clean volume [D, h, w] as seen from one view, all its slices denoised independently."""
         clean = torch.empty_like(noisy)
-        slices, masks, results = (volume.movedim(view, 0) for volume in (noisy, self._mask, clean))
+        slices, masks, results = (volume.movedim(view, 0) for volume in (noisy, mask, clean))
         for first in range(0, len(slices), self._config.slice_batch):
             part = slice(first, first + self._config.slice_batch)
-            results[part] = self._predict_slices(network, slices[part][:, None], masks[part], step, view)[:, 0]
+            results[part] = self.predict_slices(network, slices[part][:, None], masks[part], step, view)[:, 0]
         return clean
 
-    def _predict_slices(self, network: SliceDenoiser, slices: Tensor, masks: Tensor, step: int, view: int) -> Tensor:
+    def predict_slices(self, network: SliceDenoiser, slices: Tensor, masks: Tensor, step: int, view: int) -> Tensor:
+        """Clean slices [B, 1, h, w] of noisy ones and their masks [B, h, w]."""
         height, width = slices.shape[-2:]
         rows, columns = (
             reflected(size, padded_side(size, network.plane_multiple)).to(slices.device) for size in (height, width)

@@ -48,7 +48,7 @@ def run_worker(task: TrainingTask, progress_actor: Any) -> None:
         settings, settings.batch_size * world_size, hooks.log, hooks.preview, hooks.checkpoint, hooks.asked_to_stop
     )
     loader = batches(
-        ExampleSet.of(prepared, stage, seed, settings.bend_mm),
+        ExampleSet.of(prepared, stage, seed, settings),
         StepSampler(state.step, settings.steps, settings.batch_size, rank, world_size),
         settings.loader_workers,
     )

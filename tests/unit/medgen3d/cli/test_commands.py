@@ -78,6 +78,29 @@ def test_config_show_prints_a_configuration_that_loads_to_the_same(tmp_path: Pat
     assert again.stdout == shown.stdout
 
 
+def test_config_show_says_what_the_configuration_costs_as_comments():
+    options = ("--preset", "smoke", "--set", "cluster.num_workers=3", "--size", "20x24x16", "--labels", 4)
+    lines = run("config", "show", *options, "--tflops", 1e-3).stdout.splitlines()
+    costs = lines[
+        [line.startswith("# Costs of cases of 20 x 24 x 16 voxels with 4 labels") for line in lines].index(True) :
+    ]
+    trained, drawn = [line for line in costs if line.startswith("# refiner ")]
+    _, _, steps, workers, _, batch, tflop, _, seconds, unit = trained.split()
+    assert (steps, workers, batch, unit) == ("4", "3", "2", "s")
+    assert float(seconds) == pytest.approx(4 * float(tflop) / 1e-3, rel=0.1)
+    assert drawn.split()[2] == "2"  # calls: both steps hold their slices in one batch
+    assert not any(line.startswith("#") for line in run("config", "show", "--no-costs").stdout.splitlines())
+
+
+@pytest.mark.parametrize("size", ["128x256", "0x256x256", "large"])
+def test_a_size_that_is_none_is_refused_with_a_sentence(size: str):
+    refused = run("config", "show", "--size", size)
+    assert refused.exit_code == 2
+    assert f"--size must be three whole numbers D x H x W above 0, such as 128x256x256; found {size!r}" in " ".join(
+        refused.stderr.split()
+    )
+
+
 def test_config_presets_lists_every_preset_and_prints_one_with_its_comments():
     listed = run("config", "presets").stdout
     for name in preset_names():

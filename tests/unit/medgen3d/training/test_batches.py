@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from medgen3d.artifacts.examples import read_example
+from medgen3d.config.training import Augmentation
 from medgen3d.training import batches as batches_module
 from medgen3d.training.batches import ExampleSet, StepSampler, batches
 
@@ -99,7 +100,7 @@ def test_a_batch_stacks_the_examples_of_a_step_whoever_loads_them(prepared, refi
 
 
 def test_bent_cases_are_bent_anew_in_every_pass_from_streams_of_their_own(prepared, gan):
-    straight, one, two = (ExampleSet.of(prepared, gan, 0, bend) for bend in (0.0, 3.0, 3.0))
+    straight, one, two = (ExampleSet.of(prepared, gan, 0, Augmentation(bend_mm=bend)) for bend in (0.0, 3.0, 3.0))
     masks = [(straight[number]["masks"], one[number]["masks"]) for number in range(20)]
     assert any(not torch.equal(before, after) for before, after in masks)
     assert all(equal(one[number], two[number]) for number in reversed(range(20)))

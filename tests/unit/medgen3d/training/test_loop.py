@@ -5,7 +5,7 @@ import pickle
 import pytest
 import torch
 
-from medgen3d.config.experiment import StageTraining
+from medgen3d.config.training import StageTraining
 from medgen3d.training.batches import ExampleSet, StepSampler, batches
 from medgen3d.training.loop import TrainingDivergedError, Turn, train
 from medgen3d.training.state import TrainingState

@@ -4,7 +4,7 @@ import pickle
 import pytest
 import torch
 
-from medgen3d.config.experiment import StageTraining
+from medgen3d.config.training import StageTraining
 from medgen3d.core.errors import ArtifactError
 from medgen3d.training.state import TrainingState, learning_rate_share
 from medgen3d_stages.refiner.stage import Refiner

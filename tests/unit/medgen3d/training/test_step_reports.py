@@ -2,7 +2,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from medgen3d.config.experiment import StageTraining
+from medgen3d.config.training import StageTraining
 from medgen3d.training.step_reports import StepReporter
 
 

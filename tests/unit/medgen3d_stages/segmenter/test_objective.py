@@ -52,6 +52,52 @@ def test_a_turn_is_a_rotation_in_millimetres():
         assert np.mean(turned != ball) < 0.15  # its surface alone; turned in voxels it would be over 0.3
 
 
+class Counting:
+    """A volume that counts the voxels that are read of it."""
+
+    def __init__(self, volume):
+        self.volume, self.shape, self.dtype, self.read = volume, volume.shape, volume.dtype, 0
+
+    def __len__(self):
+        return len(self.volume)
+
+    def __getitem__(self, key):
+        part = self.volume[key]
+        self.read += part.size
+        return part
+
+
+@pytest.mark.parametrize("shape", [(60, 50, 40), (9, 50, 40), (20, 13, 70)])
+def test_of_a_case_what_is_read_is_what_the_patch_is_made_of(shape):
+    config = SegmenterConfig(patch=(16, 16, 16), foreground_share=1.0, zoom=0.2, intensity_jitter=0)
+    mask = np.zeros(shape, np.uint8)
+    mask[5, 7:12, 8:12] = 3
+    ramps = np.meshgrid(*(np.arange(side, dtype=np.float32) for side in shape), indexing="ij")
+    for seed in range(20):
+        # An image that shows each voxel's place along an axis says where a patch's voxels come from.
+        images = [Counting(ramp) for ramp in ramps]
+        cuts = [
+            cut_patch(
+                Example(image=image, mask=Counting(mask), box=(0, *shape[1:2], 0, *shape[2:])),
+                config,
+                (2.0, 1.0, 1.0),
+                np.random.default_rng(seed),
+            )
+            for image in images
+        ]
+        places = np.stack([cut["image"][0].numpy() for cut in cuts])
+        for along, side in zip(places, shape, strict=True):
+            for axis in range(3):  # straight, except where the case's first or last voxel reflects it
+                bends = np.abs(np.diff(along, n=2, axis=axis)) > 1e-3
+                middle = along.take(range(1, 15), axis=axis)
+                assert (np.minimum(middle, side - 1 - middle)[bends] < 1.7).all()
+        clear = (np.abs(places % 1 - 0.5) > 1e-3).all(axis=0)
+        nearest = mask[tuple(np.rint(places).astype(int))]
+        np.testing.assert_array_equal(cuts[0]["mask"][0].numpy()[clear], nearest[clear])
+        assert (nearest == 3).any()  # the patch's middle is a label, or as near to one as the borders allow
+        assert images[0].read <= (16 * 1.25 * 2 * 1.8) ** 3
+
+
 def test_contrast_and_brightness_change_within_their_range():
     case = Example(
         image=np.full((16, 16, 16), 0.5, np.float32), mask=np.zeros((16, 16, 16), np.uint8), box=(0, 16, 0, 16)
