@@ -232,6 +232,8 @@ class Client:
                 return  # all of it
             if answer.status_code >= 400:
                 answer.read()
+                if _passes(answer):
+                    raise httpx.RemoteProtocolError(f"status {answer.status_code}")
                 raise _refusal(answer)
             with part.open("ab" if answer.status_code == 206 else "wb") as target:
                 for chunk in answer.iter_bytes(2**20):
@@ -245,7 +247,7 @@ class Client:
             except httpx.TransportError as error:
                 self._pause_or_give_up(number, error)
                 continue
-            if answer.status_code in _AGAIN and number < _TRIES - 1:
+            if _passes(answer) and number < _TRIES - 1:
                 time.sleep(_pause_of(answer))
                 continue
             if answer.status_code >= 400:
@@ -264,6 +266,16 @@ def _path(job_id: str) -> str:
     if not re.fullmatch("[0-9a-f]{32}", job_id):  # it also becomes part of a file's name
         raise ClientError(f"there is no job {job_id!r}; an id has 32 digits 0-9, a-f", None, None)
     return f"/v1/jobs/{job_id}"
+
+
+def _passes(answer: httpx.Response) -> bool:
+    """Whether the same request may be answered otherwise in a moment.
+
+    A proxy of Ray Serve that has just been started knows no address and answers 404, in words of its own.
+    """
+    if answer.status_code == 404:
+        return not answer.headers.get("content-type", "").startswith("application/json")
+    return answer.status_code in _AGAIN
 
 
 def _pause_of(answer: httpx.Response) -> float:

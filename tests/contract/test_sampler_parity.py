@@ -26,7 +26,7 @@ from medgen3d_stages.contract import DataSpec
 from medgen3d_stages.mask_generator.config import MaskGeneratorConfig, Sampler
 from medgen3d_stages.mask_generator.stage import MaskGenerator
 
-pytestmark = pytest.mark.timeout(900)  # half a minute of one core, but never a failure of a busy machine
+pytestmark = [pytest.mark.soak, pytest.mark.timeout(900)]
 
 SIDE, NUM_VOLUMES, TRAINING_STEPS = 8, 150, 400
 SPEC = DataSpec(num_labels=3, plane=(SIDE, SIDE), spacing_mm=(1.0, 1.0, 1.0), max_depth=2)

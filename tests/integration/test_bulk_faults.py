@@ -156,10 +156,6 @@ def test_a_run_that_loses_actors_of_every_stage_then_a_node_then_its_driver_is_c
     wait_for(lambda: parts(out), driver)
     driver.kill()
     driver.wait()
-    again = start(out)
-    wait_for(lambda: workers("Refiner"), again)
-    again.kill()
-    again.wait()
     ended(start(out))
 
     assert_complete(out, undisturbed)

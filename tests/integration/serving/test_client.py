@@ -120,7 +120,7 @@ def test_pipelines_are_described(client):
 
 
 class _Moody(BaseHTTPRequestHandler):
-    """Refuses twice with 503, then cuts a connection, then answers."""
+    """Refuses twice with 503, then cuts a connection, then is a new proxy of Ray Serve, then answers."""
 
     asked: list[str | None] = []  # noqa: RUF012 -- one server, one list
 
@@ -134,6 +134,13 @@ class _Moody(BaseHTTPRequestHandler):
             self.end_headers()
         elif len(self.asked) == 3:
             self.connection.close()
+        elif len(self.asked) == 4:
+            body = f"Path '{self.path}' not found. Ping http://.../-/routes for available routes.".encode()
+            self.send_response(404)
+            self.send_header("Content-Type", "text/plain")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
         else:
             body = json.dumps({"id": "0" * 32}).encode()
             self.send_response(202)
@@ -154,7 +161,7 @@ def test_a_busy_or_restarting_service_is_asked_again_with_the_same_key():
     finally:
         server.shutdown()
         server.server_close()
-    assert len(_Moody.asked) == 4
+    assert len(_Moody.asked) == 5
     assert len(set(_Moody.asked)) == 1
 
 

@@ -84,9 +84,12 @@ async function call(path, options = {}) {
 
 async function refusal(response) {
   const { detail } = await response.json().catch(() => ({}));
-  const sentence = typeof detail === "string" ? detail : `The service answered with status ${response.status}.`;
+  const known = typeof detail === "string";
+  const sentence = known ? detail : `The service answered with status ${response.status}.`;
   const wait_s = Number(response.headers.get("Retry-After"));
-  return new Refusal(response.status, wait_s ? `${sentence} Try again in ${wait_s} s.` : sentence);
+  // A proxy of Ray Serve that has just been started knows no address, and says 404 in words of its own.
+  const status = response.status === 404 && !known ? 0 : response.status;
+  return new Refusal(status, wait_s ? `${sentence} Try again in ${wait_s} s.` : sentence);
 }
 
 /** The data of server-sent events. EventSource would do this, but cannot send a token. */

@@ -321,8 +321,10 @@ def test_a_bad_mask_is_refused_with_the_services_sentence_and_a_good_one_is_kept
 
 
 def test_a_connection_that_breaks_is_taken_up_again(visitor, visit):
-    page = visit(visitor, refusals=1)
+    page = visit(visitor, refusals=2)
     page.route("**/events", lambda route: route.fulfill(status=503, json={"detail": "busy"}), times=1)
+    # As a proxy of Ray Serve answers that has just been started; the route that is added last is asked first.
+    page.route("**/events", lambda route: route.fulfill(status=404, body="Path not found."), times=1)
     order(page, Seed=10)
     wait_for_pair(page)
     page.reload()
