@@ -17,7 +17,8 @@ from medgen3d.evaluation.membership import membership_metric, membership_scores
 from medgen3d.evaluation.novelty import novelty
 from medgen3d.evaluation.section_result import MapItems, SectionResult
 from medgen3d.evaluation.sets import LabelledSet, Sets
-from medgen3d.measures.fingerprints import nearest
+from medgen3d.evaluation.training_preference import preference_metrics
+from medgen3d.measures.fingerprints import likeness
 
 if TYPE_CHECKING:  # torch is loaded when a stage is
     from medgen3d_stages.chain import TrainedStage
@@ -44,12 +45,16 @@ def memorisation(
         map_items: Spreads the work over cases.
         rng: Draws resamples.
     """
+    prints, num_train = measured.both(lambda case: case.fingerprint), len(measured.train)
+    others = [*measured.train, *prints[0]]
     held_out, synthetic = (
-        map_items(f"nearest training cases of {kind} cases", partial(nearest, train=measured.train), cases)
-        for kind, cases in zip(("real", "synthetic"), measured.both(lambda case: case.fingerprint), strict=True)
+        map_items(f"likeness of {kind} cases to training cases", partial(likeness, others=others), cases)
+        for kind, cases in zip(("real", "synthetic"), prints, strict=True)
     )
-    metrics = [_membership(trained, sets.real, train, map_items, rng) for trained in stages.values()]
-    return novelty(synthetic, held_out, sets.synthetic, train, metrics)
+    metrics = preference_metrics(synthetic, held_out, num_train, rng)
+    metrics += [_membership(trained, sets.real, train, map_items, rng) for trained in stages.values()]
+    ours, theirs = ([each.nearest(num_train) for each in group] for group in (synthetic, held_out))
+    return novelty(ours, theirs, sets.synthetic, train, metrics)
 
 
 def _membership(

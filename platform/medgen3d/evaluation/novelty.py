@@ -23,10 +23,12 @@ _MEASURES = {"image": "image correlation", "mask": "mask Dice", "embedding": "fe
 _ABOUT = (
     "For every synthetic case the most similar training case is looked for, under flips and small shifts. The same is "
     "done for held-out real cases, which are new for certain: a synthetic case is a near copy where it comes closer to "
-    "a training case than 99 % of them do, in its image and in its mask. A set that copies nothing has about 1 % of "
-    "these by either measure alone, or 1 / (n + 1) where the held-out cases are n < 99, and fewer by both. The floor "
-    "is the share among the held-out cases themselves, each judged by the others. Membership inference tries to tell "
-    "from a trained stage which cases it was trained on; 0.5 means that it cannot."
+    "a training case than 99 % of them do. A set that copies nothing has about 1 % of these by either measure alone, "
+    "or 1 / (n + 1) where the held-out cases are n < 99, and fewer by both. The floor is the share among the held-out "
+    "cases themselves, each judged by the others. Where nothing is memorised, a synthetic case is nearer to a training "
+    "case as often as to a held-out one, if as many of both are looked at: in half of the cases. The floor is that "
+    "share among held-out cases, each against the others. Membership inference tries to tell from a trained stage "
+    "which cases it was trained on; 0.5 means that it cannot."
 )
 
 
@@ -35,7 +37,7 @@ def novelty(
     held_out: Sequence[Nearest],
     synthetic_set: LabelledSet,
     train_set: LabelledSet,
-    membership: Sequence[Metric],
+    more: Sequence[Metric],
 ) -> SectionResult:
     """The section "novelty".
 
@@ -44,7 +46,7 @@ def novelty(
         held_out: The same for real cases that no stage was trained on; at least one.
         synthetic_set: For names and pictures.
         train_set: The same.
-        membership: One `membership_metric` per stage.
+        more: Of memorisation by other means: `preference_metrics`, and one `membership_metric` per stage.
     """
     ours, theirs = _similarities(synthetic), _similarities(held_out)
     return SectionResult(
@@ -52,7 +54,7 @@ def novelty(
             name="novelty",
             title="Novelty",
             about=_ABOUT,
-            metrics=[*_share_metrics(ours, theirs), *membership],
+            metrics=[*_share_metrics(ours, theirs), *more],
             tables=[_distances_table(ours, theirs), _matches_table(synthetic, synthetic_set, train_set)],
             pictures=_pictures(),
         ),

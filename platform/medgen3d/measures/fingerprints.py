@@ -28,11 +28,35 @@ class CaseFingerprint(NamedTuple):
     embedding: NDArray[np.float32] | None
 
 
+class Likeness(NamedTuple):
+    """Likeness of a case to each of several others.
+
+    image: float32 [N], the largest correlation over all flips and shifts.
+    mask: float [N], the largest Dice over them; that of shares p and q, 2 pq / (pp + qq) with sums over all places, as
+        a mean over the labels that either mask has.
+    embedding: float32 [N], minus the Euclidean distance; None without a judge.
+    """
+
+    image: NDArray[np.floating]
+    mask: NDArray[np.floating]
+    embedding: NDArray[np.floating] | None
+
+    def nearest(self, count: int) -> "Nearest":
+        """Among the first `count` of the others."""
+        image, mask = self.image[:count], self.mask[:count]
+        return Nearest(
+            image_correlation=float(image.max()),
+            image_case=int(image.argmax()),
+            mask_dice=float(mask.max()),
+            mask_case=int(mask.argmax()),
+            embedding_distance=None if self.embedding is None else -float(self.embedding[:count].max()),
+        )
+
+
 class Nearest(NamedTuple):
     """Likeness of a case to its nearest training cases; each measure has a nearest one of its own.
 
-    image_correlation, mask_dice: The largest over all training cases, flips and shifts; Dice is that of shares p and q,
-        2 pq / (pp + qq) with sums over all places, as a mean over the labels that either mask has.
+    image_correlation, mask_dice: The largest of `Likeness`.
     image_case, mask_case: Their place among the training cases.
     embedding_distance: The smallest Euclidean distance; None without a judge.
     """
@@ -58,24 +82,25 @@ def describe_case(
     return CaseFingerprint(_averaged(image), shares, embedding)
 
 
-def nearest(case: CaseFingerprint, train: Sequence[CaseFingerprint]) -> Nearest:
-    """Look for a case among the training cases, under the 8 combinations of flips and shifts of up to MAX_SHIFT.
+def likeness(case: CaseFingerprint, others: Sequence[CaseFingerprint]) -> Likeness:
+    """Compare a case with others, under the 8 combinations of flips and shifts of up to MAX_SHIFT.
 
-    What is compared is the inner part of each training case, with every window of that size of the flipped case.
+    What is compared is the inner part of each other case, with every window of that size of the flipped case.
 
     Args:
         case: Synthetic, or held out.
-        train: At least one case.
+        others: At least one case.
     """
-    correlations = _correlations(case.image, [each.image for each in train])
-    dice = _dice(case.shares, [each.shares for each in train])
-    return Nearest(
-        image_correlation=float(correlations.max()),
-        image_case=int(correlations.argmax()),
-        mask_dice=float(dice.max()),
-        mask_case=int(dice.argmax()),
-        embedding_distance=_embedding_distance(case, train),
+    return Likeness(
+        image=_correlations(case.image, [each.image for each in others]),
+        mask=_dice(case.shares, [each.shares for each in others]),
+        embedding=_nearness(case, others),
     )
+
+
+def nearest(case: CaseFingerprint, train: Sequence[CaseFingerprint]) -> Nearest:
+    """Look for a case among the training cases; at least one."""
+    return likeness(case, train).nearest(len(train))
 
 
 def threshold(held_out: NDArray[np.float64]) -> float:
@@ -97,11 +122,11 @@ def _averaged(volume: NDArray[Any]) -> NDArray[np.float32]:
     return averaged
 
 
-def _embedding_distance(case: CaseFingerprint, train: Sequence[CaseFingerprint]) -> float | None:
-    found = [each.embedding for each in train if each.embedding is not None]
-    if case.embedding is None or len(found) < len(train):
+def _nearness(case: CaseFingerprint, others: Sequence[CaseFingerprint]) -> NDArray[np.floating] | None:
+    found = [each.embedding for each in others if each.embedding is not None]
+    if case.embedding is None or len(found) < len(others):
         return None
-    return float(np.linalg.norm(np.stack(found) - case.embedding, axis=1).min())
+    return -np.linalg.norm(np.stack(found) - case.embedding, axis=1)
 
 
 def _correlations(image: NDArray[np.float32], train: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:

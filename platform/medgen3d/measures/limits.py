@@ -35,7 +35,8 @@ class LabelLimits(BaseModel):
 class NearCopyLimits(BaseModel):
     """Similarities to the nearest training case that 99 % of held-out real cases stay below.
 
-    image_correlation, mask_dice: As in `medgen3d.measures.fingerprints.Nearest`. Beyond both lies a near copy.
+    image_correlation, mask_dice: As in `medgen3d.measures.fingerprints.Nearest`. A drawn case whose image lies beyond
+        is a near copy, whatever its mask; masks alone may be alike.
     num_held_out: Real cases that were compared.
     """
 

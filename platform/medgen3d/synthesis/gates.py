@@ -51,7 +51,7 @@ class GateRules:
             found[ALIGNMENT] = config_hash({"weights": weights, "at_least": self.min_alignment})
         if self.near_copy and self.train:
             limits = self.near_copy.model_dump(mode="json")
-            found[NEAR_COPY] = config_hash({"train": self.train.digest, "limits": limits})
+            found[NEAR_COPY] = config_hash({"train": self.train.digest, "limits": limits, "by": "image"})
         return found
 
 
@@ -109,10 +109,10 @@ class Gates:
         found = nearest(describe_case(case.image, case.mask), self.train)
         scores = {"near copy, image": found.image_correlation, "near copy, mask": found.mask_dice}
         case = replace(case, scores=case.scores | scores)
-        if found.image_correlation <= limits.image_correlation or found.mask_dice <= limits.mask_dice:
+        if found.image_correlation <= limits.image_correlation:
             return case
         return case.rejected(
             NEAR_COPY,
-            f"closer to a training case than 99 % of new ones: image correlation {found.image_correlation:.3f} beyond "
-            f"{limits.image_correlation:.3f}, mask Dice {found.mask_dice:.3f} beyond {limits.mask_dice:.3f}",
+            f"its image is closer to a training image than 99 % of new ones: correlation {found.image_correlation:.3f} "
+            f"beyond {limits.image_correlation:.3f}; its mask has Dice {found.mask_dice:.3f} with the nearest one",
         )

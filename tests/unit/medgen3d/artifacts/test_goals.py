@@ -92,6 +92,8 @@ def test_the_goals_of_every_report_are_those_that_were_agreed():
         ("plausibility.components_difference.*", 0.1, None, None),
         ("fidelity.fid.*", None, None, 2.5),
         ("novelty.near_copies", 0.01, None, None),
+        ("novelty.near_copies_image", 0.02, None, None),
+        ("novelty.nearer_to_training.*", 0.55, None, None),
     ]
 
 

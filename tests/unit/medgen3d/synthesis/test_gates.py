@@ -69,9 +69,11 @@ def test_a_case_that_is_rejected_already_is_left_alone(case, dataset):
 
 
 @pytest.mark.parametrize(
-    ("image_limit", "mask_limit", "is_copy"), [(0.99, 0.99, True), (1.1, 0.99, False), (0.99, 1.1, False)]
+    ("image_limit", "mask_limit", "is_copy"), [(0.99, 0.99, True), (1.1, 0.99, False), (0.99, 1.1, True)]
 )
-def test_a_near_copy_is_beyond_the_limits_of_image_and_mask(case, dataset, image_limit, mask_limit, is_copy, tmp_path):
+def test_a_near_copy_is_beyond_the_limit_of_images_whatever_its_mask(
+    case, dataset, image_limit, mask_limit, is_copy, tmp_path
+):
     near = NearCopyLimits(image_correlation=image_limit, mask_dice=mask_limit, num_held_out=5)
     rules = GateRules(limits=limits(near_copy=near), train=object())
     known = describe_case(np.flip(case.image, 2).copy(), np.flip(case.mask, 2).copy())  # as a mirror image
