@@ -2,25 +2,36 @@
 
     python benchmarks/stage_speed.py --preset workstation --shape 36 64 48
     python benchmarks/stage_speed.py --preset cluster --shape 128 256 256 --batch 4
+    python benchmarks/stage_speed.py --builtin [--json FILE] [--rounds 3]
 
 Volumes are smooth random ones with three labels and weights are random, which changes no speed. Times are medians,
 taken after a warm-up and with the device synchronised; FLOPs are those that torch counts in one step.
+
+--builtin: One pair of 36 x 51 x 34 voxels by the pipeline that is built in, on one thread of the CPU: network calls,
+CPU and wall seconds of each stage, as shipped and with the steps of the first version (25 and
+10), which take turns; medians.
 """
 
 import argparse
 import copy
+import json
 import platform
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
 from scipy import ndimage
 from torch.utils.flop_counter import FlopCounterMode
 
+from medgen3d.artifacts.bundle import read_bundle
 from medgen3d.config.experiment import CHAIN, ExperimentConfig
 from medgen3d.config.load import load_config
+from medgen3d.registry.builtin import ROOT
 from medgen3d.training.loop import train
 from medgen3d.training.state import TrainingState
 from medgen3d_stages.arrays import Batch, Example
@@ -29,6 +40,9 @@ from medgen3d_stages.chain import TrainedStage, draw_images, draw_masks, refine
 from medgen3d_stages.contract import DataSpec, Stage
 
 NUM_LABELS = 3
+PAIR = (36, 51, 34)
+FIRST: dict[str, int | None] = {"mask_generator": 25, "image_sequence_generator": None, "refiner": 10}
+"""Steps of the first version; the sequence generator takes none."""
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
@@ -43,7 +57,13 @@ def main() -> None:
     parser.add_argument("--no-samples", action="store_true")
     parser.add_argument("--no-cpu", action="store_true", help="leave out the comparison with float32 on the CPU")
     parser.add_argument("--peak-tflops", type=float, help="bf16 peak of the device, measured; adds the share of it")
+    parser.add_argument("--builtin", action="store_true", help="one pair of the built-in pipeline, and nothing else")
+    parser.add_argument("--json", type=Path, help="with --builtin, the file to write the shipped settings' rows to")
+    parser.add_argument("--rounds", type=int, default=3, help="with --builtin")
     options = parser.parse_args()
+    if options.builtin:
+        _builtin(options.rounds, options.json)
+        return
     config = load_config(None, [options.preset], [])
     depth, height, width = options.shape
     spec = DataSpec(num_labels=NUM_LABELS, plane=(height, width), spacing_mm=(1.0, 1.0, 1.0), max_depth=depth)
@@ -58,6 +78,79 @@ def main() -> None:
         cells = [name, *_training(stage, config, example, options)]
         cells += ["–", "–"] if options.no_samples else _sampling(stage, example, options.cases)
         print("| " + " | ".join(cells) + " |", flush=True)
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What one stage took for one pair; `total` is all of them."""
+
+    stage: str
+    calls: int
+    cpu_s: float
+    wall_s: float
+
+
+def _builtin(rounds: int, file: Path | None) -> None:
+    torch.set_num_threads(1)
+    pipeline = ROOT / "hippocampus"
+    shipped = {name: read_bundle(pipeline / name).trained_stage() for name in CHAIN}
+    ways = {"as shipped": shipped, "25 and 10 steps": {name: _with_steps(shipped[name], FIRST[name]) for name in CHAIN}}
+    taken: dict[str, list[list[Drawn]]] = {way: [] for way in ways}
+    for _ in range(rounds):
+        for way, stages in ways.items():
+            taken[way].append(_one_pair(stages))
+    print("| settings | stage | network calls | CPU s | wall s |\n| --- | --- | ---: | ---: | ---: |")
+    for way, pairs in taken.items():
+        rows = [_median(same) for same in zip(*pairs, strict=True)]
+        for row in rows:
+            print(f"| {way} | {row.stage} | {row.calls} | {row.cpu_s:.2f} | {row.wall_s:.2f} |")
+        if file and way == "as shipped":
+            file.write_text(json.dumps({"rows": [asdict(row) for row in rows]}, indent=1))
+
+
+def _with_steps(trained: TrainedStage, steps: int | None) -> TrainedStage:
+    if steps is None:
+        return trained
+    config = replace(trained.stage.config, sampling_steps=steps)  # type: ignore[attr-defined]
+    return TrainedStage(type(trained.stage)(config, trained.stage.spec), trained.networks)  # type: ignore[call-arg]
+
+
+def _one_pair(stages: dict[str, TrainedStage]) -> list[Drawn]:
+    results: dict[str, object] = {}
+    draws: dict[str, Callable[[], list[object]]] = {
+        "mask_generator": lambda: draw_masks(stages["mask_generator"], [PAIR], [1]),
+        "image_sequence_generator": lambda: draw_images(
+            stages["image_sequence_generator"], [results["mask_generator"]], [1]
+        ),
+        "refiner": lambda: refine(
+            stages["refiner"], [results["image_sequence_generator"]], [results["mask_generator"]], [1]
+        ),
+    }
+    rows = []
+    for name in CHAIN:
+        with _counted_calls(stages[name]) as calls:
+            cpu, wall = time.process_time(), time.perf_counter()
+            (results[name],) = draws[name]()
+            rows.append(Drawn(name, len(calls), time.process_time() - cpu, time.perf_counter() - wall))
+    sums = (sum(getattr(row, field) for row in rows) for field in ("calls", "cpu_s", "wall_s"))
+    return [*rows, Drawn("total", *sums)]
+
+
+@contextmanager
+def _counted_calls(trained: TrainedStage) -> Iterator[list[None]]:
+    """One entry per call of the stage's network."""
+    calls: list[None] = []
+    handles = [
+        network.register_forward_pre_hook(lambda *_: calls.append(None)) for network in trained.networks.values()
+    ]
+    yield calls
+    for handle in handles:
+        handle.remove()
+
+
+def _median(rows: tuple[Drawn, ...]) -> Drawn:
+    cpu, wall = (statistics.median(getattr(row, field) for row in rows) for field in ("cpu_s", "wall_s"))
+    return Drawn(rows[0].stage, rows[0].calls, cpu, wall)
 
 
 def _example(shape: tuple[int, int, int]) -> Example:

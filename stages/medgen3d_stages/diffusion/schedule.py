@@ -18,9 +18,18 @@ def cosine_signal_kept(steps: int) -> Tensor:
     return (kept / math.cos(offset / (1 + offset) * (math.pi / 2)) ** 2).clamp(1e-5, 1 - 1e-5).float()
 
 
-def visited_steps(first: int, count: int) -> list[int]:
-    """`count` different steps from `first` downwards, evenly spaced; the last one is 0 when `count` > 1."""
+def visited_steps(first: int, count: int, *, down_to_0: bool = True) -> list[int]:
+    """`count` different steps from `first` downwards, evenly spaced.
+
+    Args:
+        first: The noisiest.
+        count: How many.
+        down_to_0: The last one is 0 when `count` > 1, where next to no noise is left to predict: what is drawn has the
+            detail of the whole walk. False: one more would have been the clean sample, so that none of a few is spent
+            there; the last prediction is smoother than data whose values are continuous, and right for labels.
+    """
     if not 1 <= count <= first + 1:
         raise ValueError(f"between 1 and {first + 1} steps can be visited from step {first}, got {count}")
-    gaps = max(count - 1, 1)
-    return [first - (first * index) // gaps for index in range(count)]
+    if down_to_0:
+        return [first - (first * index) // max(count - 1, 1) for index in range(count)]
+    return [first - (first + 1) * index // count for index in range(count)]

@@ -35,7 +35,7 @@ class MaskGeneratorConfig:
     """Weight of the cross-entropy beside the MSE of the decoded labels."""
     sampler: Sampler = "ddim"
     """Ancestral DDPM, DDIM, or DPM-Solver++(2M)."""
-    sampling_steps: int = 25
+    sampling_steps: int = 4
     """Denoising steps per window; DDPM visits as many of the T steps."""
     guidance: float = 1.0
     """Weight w of the known slices in classifier-free guidance; 1 is off."""

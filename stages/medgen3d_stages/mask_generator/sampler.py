@@ -137,7 +137,7 @@ class Window:
         self.depth = torch.tensor(draft.depth / spec.max_depth, device=device)
         noisy = normal(self.clean.shape, [generator], device)
         self.hiding_noise = None if config.guidance == 1 else normal(self.clean.shape, [generator], device)[0]
-        steps = visited_steps(config.diffusion_steps - 1, config.sampling_steps)
+        steps = visited_steps(config.diffusion_steps - 1, config.sampling_steps, down_to_0=False)
         self.denoising = Denoising(noisy, steps, signal_kept, config.sampler, [generator])
 
 

@@ -34,13 +34,26 @@ def test_steps_are_visited_evenly_down_to_0(first, count, expected):
     assert visited_steps(first, count) == expected
 
 
-@given(st.integers(0, 2000).flatmap(lambda first: st.tuples(st.just(first), st.integers(1, first + 1))))
-def test_visited_steps_differ_fall_and_have_gaps_that_differ_by_at_most_one(drawn):
+@pytest.mark.parametrize(
+    ("first", "count", "expected"),
+    [(9, 4, [9, 7, 4, 2]), (9, 3, [9, 6, 3]), (9, 1, [9]), (0, 1, [0]), (3, 4, [3, 2, 1, 0]), (999, 2, [999, 499])],
+)
+def test_or_so_that_the_next_one_would_be_the_clean_sample(first, count, expected):
+    assert visited_steps(first, count, down_to_0=False) == expected
+
+
+@given(
+    st.integers(0, 2000).flatmap(lambda first: st.tuples(st.just(first), st.integers(1, first + 1))),
+    st.booleans(),
+)
+def test_visited_steps_differ_fall_and_have_gaps_that_differ_by_at_most_one(drawn, down_to_0):
     first, count = drawn
-    steps = visited_steps(first, count)
-    gaps = {before - after for before, after in itertools.pairwise(steps)}
+    steps = visited_steps(first, count, down_to_0=down_to_0)
+    ends = [*steps] if down_to_0 else [*steps, -1]
+    gaps = {before - after for before, after in itertools.pairwise(ends)}
     assert (len(steps), steps[0]) == (count, first)
-    assert count == 1 or (steps[-1] == 0 and min(gaps) >= 1 and max(gaps) - min(gaps) <= 1)
+    assert not gaps or (min(gaps) >= 1 and max(gaps) - min(gaps) <= 1)
+    assert count == 1 or not down_to_0 or steps[-1] == 0
 
 
 @pytest.mark.parametrize(("first", "count"), [(9, 0), (9, 11), (0, 2)])
