@@ -35,7 +35,7 @@ def test_in_bfloat16_products_take_half_the_memory_and_norms_take_that_of_float3
         assert counted(lambda: norm(given.bfloat16())).peak == pytest.approx(65_536 + 2 * 131_072, rel=0.02)
 
 
-@pytest.mark.parametrize("name", CHAIN)
+@pytest.mark.parametrize("name", ["mask_generator", "refiner"])
 def test_a_pair_of_twice_the_slices_costs_about_twice_the_operations(name: str):
     once, twice = (drawing_cost(name, SMOKE, (depth, 16, 16), 3) for depth in (40, 80))
     assert twice.tflop == pytest.approx(2 * once.tflop, rel=0.15)
@@ -50,8 +50,8 @@ def test_calls_are_those_of_the_sampler():
     assert refined == 2
 
 
-@pytest.mark.parametrize("name", CHAIN)
-def test_a_training_step_costs_more_for_a_larger_batch(name: str):
+def test_a_training_step_costs_more_for_a_larger_batch():
+    name = "image_sequence_generator"  # two turns, each with networks of its own
     small, large = (
         training_cost(
             name, load_config(presets=["smoke"], overrides=[f"training.{name}.batch_size={size}"]), (8, 16, 16), 3
