@@ -15,7 +15,7 @@ import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self, TypedDict
+from typing import Any, Literal, Self, TypedDict, TypeVar
 from urllib.parse import quote
 
 import httpx
@@ -24,6 +24,7 @@ FINAL = ("succeeded", "failed", "cancelled")
 _TRIES = 5
 _LONGEST_PAUSE_S = 30.0
 _AGAIN = (429, 503)
+Answer = TypeVar("Answer", bound=httpx.Response | None)
 
 
 class JobStage(TypedDict):
@@ -214,45 +215,42 @@ class Client:
         """
         out, path = Path(out), _path(job_id) + "/result"
         part = out.with_name(f"{out.name}.{job_id[:8]}.part")
-        for number in range(_TRIES):
-            try:
-                self._go_on(path, {"file": file} if file else {}, part)
-                break
-            except httpx.TransportError as error:
-                self._pause_or_give_up(number, error)
+        self._until_answered(lambda: self._go_on(path, {"file": file} if file else {}, part))
         part.replace(out)
         return out
 
-    def _go_on(self, path: str, params: dict[str, str], part: Path) -> None:
-        """Fetch what is not there yet."""
+    def _go_on(self, path: str, params: dict[str, str], part: Path) -> httpx.Response | None:
+        """Fetch what is not there yet; None once all of it is, else what the service says instead."""
         have = part.stat().st_size if part.exists() else 0
         headers = {"Range": f"bytes={have}-"} if have else {}
         with self._http.stream("GET", path, params=params, headers=headers) as answer:
             if answer.status_code == 416 and answer.headers.get("content-range") == f"bytes */{have}":
-                return  # all of it
-            if answer.status_code >= 400:
+                return None
+            if answer.is_error:
                 answer.read()
-                if _passes(answer):
-                    raise httpx.RemoteProtocolError(f"status {answer.status_code}")
-                raise _refusal(answer)
+                return answer
             with part.open("ab" if answer.status_code == 206 else "wb") as target:
                 for chunk in answer.iter_bytes(2**20):
                     target.write(chunk)
+        return None
 
     def _json(self, method: str, path: str, **arguments: Any) -> Any:
+        answer = self._until_answered(lambda: self._http.request(method, path, **arguments))
+        return answer.json()
+
+    def _until_answered(self, ask: Callable[[], Answer]) -> Answer:
         """Every request may be repeated: those that make a job carry an idempotency key."""
         for number in range(_TRIES):
             try:
-                answer = self._http.request(method, path, **arguments)
+                answer = ask()
             except httpx.TransportError as error:
                 self._pause_or_give_up(number, error)
                 continue
-            if _passes(answer) and number < _TRIES - 1:
-                time.sleep(_pause_of(answer))
-                continue
-            if answer.status_code >= 400:
+            if answer is None or not answer.is_error:
+                return answer
+            if not _passes(answer) or number == _TRIES - 1:
                 raise _refusal(answer)
-            return answer.json()
+            time.sleep(_pause_of(answer))
         raise AssertionError("the last try has ended otherwise")
 
     def _pause_or_give_up(self, number: int, error: httpx.TransportError) -> None:

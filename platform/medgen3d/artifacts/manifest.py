@@ -47,7 +47,7 @@ class SyntheticSetInfo(BaseModel):
     labels: Original label id -> name, background included.
     spacing_mm: Voxel size along (D, H, W).
     seed: The run's seed S; a case follows from S and its number.
-    config_hash: Of the configurations of the stages that drew, sampling options as they were used.
+    config_hash: `drawing_hash` of the stages that drew.
     weights_sha256: Of the weights of each stage that drew, by stage.
     batch, threads, device: Cases drawn together, torch threads, and "cpu" or "cuda": they decide the last bits of
         the networks' numbers, and with them now and then a voxel.

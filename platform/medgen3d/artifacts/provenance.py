@@ -13,6 +13,8 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 import medgen3d
 
 LIBRARIES = ("torch", "monai", "ray")
+DRAWING_VERSION = 2
+"""Raised whenever the same bundles, options and seed draw something else, so that no set is drawn in two ways."""
 
 
 class Provenance(BaseModel):
@@ -48,6 +50,11 @@ def config_hash(config: Mapping[str, object]) -> str:
     """
     canonical = json.dumps(config, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def drawing_hash(stage_configs: Mapping[str, object]) -> str:
+    """SHA-256 of how stages draw: their configurations, sampling options as they are used, and DRAWING_VERSION."""
+    return config_hash({"drawing": DRAWING_VERSION, "stages": stage_configs})
 
 
 def code_version() -> str:

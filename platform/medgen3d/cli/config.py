@@ -7,6 +7,7 @@ import typer
 
 from medgen3d import console
 from medgen3d.cli.options import ConfigOptions, grouped
+from medgen3d.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from medgen3d.config.experiment import ExperimentConfig
@@ -52,8 +53,6 @@ def show(
 
 
 def _sides(text: str) -> tuple[int, int, int]:
-    from medgen3d.core.errors import ConfigError
-
     sides = [int(side) if side.strip().isdecimal() else 0 for side in text.lower().split("x")]
     if len(sides) != 3 or not all(sides):
         raise ConfigError(f"--size must be three whole numbers D x H x W above 0, such as 128x256x256; found {text!r}")
@@ -64,9 +63,15 @@ def _sides(text: str) -> tuple[int, int, int]:
 def _costs(config: "ExperimentConfig", size: tuple[int, int, int], labels: int, tflops: float) -> Iterator[str]:
     """Two tables as lines: of each training, and of drawing a pair."""
     from medgen3d.config.experiment import CHAIN
-    from medgen3d.recipes.cost import drawing_cost, training_cost
+    from medgen3d.recipes.cost import drawing_cost, make_empty_stage, training_cost
 
     voxels, workers = " x ".join(map(str, size)), config.cluster.num_workers
+    try:
+        for name in CHAIN:
+            make_empty_stage(name, config, size, labels)
+    except ValueError as error:
+        yield f"Costs of cases of {voxels} voxels: none. {error}. --size counts for another size."
+        return
     yield f"Costs of cases of {voxels} voxels with {labels} labels, in bfloat16; times at {tflops:g} TFLOP/s a worker."
     yield ""
     yield f"{'training':<26}{'steps':>8}{'workers x batch':>18}{'TFLOP/step':>12}{'GiB/worker':>12}{'time':>14}"

@@ -19,7 +19,7 @@ NEAREST_PLOT, MATCHES = "nearest.png", "nearest_matches.png"
 Similarities = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 
-_MEASURES = {"image": "image correlation", "mask": "mask Dice", "embedding": "feature distance"}
+MEASURES = {"image": "image correlation", "mask": "mask Dice", "embedding": "feature distance"}
 _ABOUT = (
     "For every synthetic case the most similar training case is looked for, under flips and small shifts. The same is "
     "done for held-out real cases, which are new for certain: a synthetic case is a near copy where it comes closer to "
@@ -83,14 +83,14 @@ def _similarities(cases: Sequence[Nearest]) -> dict[str, Similarities]:
 
 
 def _share_metrics(synthetic: dict[str, Similarities], held_out: dict[str, Similarities]) -> list[Metric]:
-    measures = [measure for measure in _MEASURES if measure in synthetic and measure in held_out]
+    measures = [measure for measure in MEASURES if measure in synthetic and measure in held_out]
     flags = {measure: near_copies(synthetic[measure], held_out[measure]) for measure in measures}
     floors = {measure: _among_themselves(held_out[measure]) for measure in measures}
     both = [each["image"] & each["mask"] for each in (flags, floors)]
     return [
         _share("novelty.near_copies", "Near copies, by image and mask", *both),
         *(
-            _share(f"novelty.near_copies_{measure}", f"Near copies, by {_MEASURES[measure]}", flags[measure], floor)
+            _share(f"novelty.near_copies_{measure}", f"Near copies, by {MEASURES[measure]}", flags[measure], floor)
             for measure, floor in floors.items()
         ),
     ]
@@ -124,7 +124,7 @@ def _distances_table(synthetic: dict[str, Similarities], held_out: dict[str, Sim
         sign = -1 if measure == "embedding" else 1
         theirs = held_out[measure]
         numbers = (np.median(ours), ours.max(), np.median(theirs), theirs.max(), threshold(theirs))
-        rows.append([_MEASURES[measure], *(sign * float(number) for number in numbers)])
+        rows.append([MEASURES[measure], *(sign * float(number) for number in numbers)])
     return Table(
         title="To the nearest training case",
         columns=["", "synthetic, median", "synthetic, closest", "real, median", "real, closest", "near copy beyond"],
@@ -171,7 +171,7 @@ def _plot(synthetic: dict[str, Similarities], held_out: dict[str, Similarities])
         [np.abs(group[measure]) if measure == "embedding" else group[measure] for measure in measures]
         for group in (held_out, synthetic)
     ]
-    return histogram_grid([shown[0]], [shown[1]], ["cases"], [_MEASURES[measure] for measure in measures])
+    return histogram_grid([shown[0]], [shown[1]], ["cases"], [MEASURES[measure] for measure in measures])
 
 
 def _montage(synthetic: Sequence[Nearest], synthetic_set: LabelledSet, train_set: LabelledSet) -> bytes:

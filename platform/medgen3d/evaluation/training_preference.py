@@ -11,10 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medgen3d.artifacts.report_parts import Metric
+from medgen3d.evaluation.novelty import MEASURES
 from medgen3d.evaluation.real_floor import bootstrap_interval
 from medgen3d.measures.fingerprints import Likeness
-
-TITLES = {"image": "image correlation", "mask": "mask Dice"}
 
 
 def preference_metrics(
@@ -29,12 +28,12 @@ def preference_metrics(
         rng: Draws resamples.
     """
     metrics = []
-    for measure, title in TITLES.items():
+    for measure in ("image", "mask"):
         wins = np.array([win_share(*_split(getattr(each, measure), num_train)) for each in synthetic])
         metrics.append(
             Metric(
                 name=f"novelty.nearer_to_training.{measure}",
-                title=f"Nearer to a training case than to an equal number never trained on, by {title}",
+                title=f"Nearer to a training case than to an equal number never trained on, by {MEASURES[measure]}",
                 value=float(wins.mean()),
                 floor=_of_real(held_out, measure, num_train),
                 interval=bootstrap_interval([wins], _mean, rng),

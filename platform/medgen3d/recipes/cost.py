@@ -49,7 +49,7 @@ def make_empty_stage(name: str, config: ExperimentConfig, size: Size, labels: in
     """A stage for cases of this size, with the plane that ingest would choose: multiples of 8.
 
     Raises:
-        ConfigError: The stage does not fit a plane of this size.
+        ValueError: The stage does not fit a plane of this size.
     """
     depth, *sides = size
     height, width = (-(-side // 8) * 8 for side in sides)

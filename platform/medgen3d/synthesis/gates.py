@@ -114,5 +114,6 @@ class Gates:
         return case.rejected(
             NEAR_COPY,
             f"its image is closer to a training image than 99 % of new ones: correlation {found.image_correlation:.3f} "
-            f"beyond {limits.image_correlation:.3f}; its mask has Dice {found.mask_dice:.3f} with the nearest one",
+            f"beyond {limits.image_correlation:.3f} (its mask has Dice {found.mask_dice:.3f} with the nearest one, "
+            f"99 % of new masks at most {limits.mask_dice:.3f})",
         )

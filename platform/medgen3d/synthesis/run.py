@@ -14,7 +14,7 @@ from medgen3d.artifacts.bundle_weights import WEIGHTS
 from medgen3d.artifacts.case_status import CaseStatus
 from medgen3d.artifacts.manifest import ManifestRow, SyntheticSetInfo, rows_of
 from medgen3d.artifacts.pipeline import Pipeline
-from medgen3d.artifacts.provenance import config_hash
+from medgen3d.artifacts.provenance import drawing_hash
 from medgen3d.artifacts.storage import Folder, Location
 from medgen3d.artifacts.synthetic_set import damages, existing_columns
 from medgen3d.config.engine import WIDTHS
@@ -159,7 +159,7 @@ def _identity(
         pipeline_name=pipeline.name,
         pipeline_version=pipeline.version,
         seed=seed,
-        config_hash=config_hash({stage: used[stage].info.stage_config for stage in stages}),
+        config_hash=drawing_hash({stage: used[stage].info.stage_config for stage in stages}),
         weights_sha256={stage: sha256_of(used[stage].root / WEIGHTS) for stage in stages},
         batch=config.batch or WIDTHS[device],
         threads=config.threads,

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from medgen3d.config.training import Augmentation
-from medgen3d.training.warped_volume import WarpedVolume
-from medgen3d_stages.arrays import Example, Volume3D
+from medgen3d.training.warped_volume import DerivedVolume, WarpedVolume
+from medgen3d_stages.arrays import Example
 
 KNOTS_MM = 16.0
 """Distance of the points at which displacements are drawn; between them the field is smooth."""
@@ -72,27 +72,12 @@ def _displacements(
 
 
 @dataclass(frozen=True, slots=True)
-class JitteredVolume:
+class JitteredVolume(DerivedVolume):
     """An image in another contrast, where it is sliced: contrast x image + brightness, within [-1, 1]."""
 
-    source: Volume3D
     contrast: float
     brightness: float
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.source.shape
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        return self.source.dtype
-
-    def __len__(self) -> int:
-        return len(self.source)
 
     def __getitem__(self, key: Any) -> NDArray[np.float32]:
         changed = self.contrast * self.source[key] + self.brightness
         return np.clip(changed, -1, 1).astype(np.float32)
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
-        return np.asarray(self[:], dtype)

@@ -19,20 +19,10 @@ _AT_ONCE = 2**17  # voxels, so that what is computed for them stays in a process
 
 
 @dataclass(frozen=True, slots=True)
-class WarpedVolume:
-    """A volume that is warped where it is sliced: `volume[3:9, :, 40:80]`, steps of 1.
-
-    source: What is warped.
-    field: [3, knots along z, y, x], displacements along (z, y, x) [voxels]; the outermost knots lie on the case's first
-        and last voxels, and between knots displacements are linear along each axis.
-    inside: The case within the volume. What lies outside stays as it is; what would come from there is reflected.
-    labels: Whether voxels are labels, which are taken from the nearest voxel; else they are interpolated linearly.
-    """
+class DerivedVolume:
+    """A volume of the shape and type of another, whose voxels are made of the other's where it is sliced."""
 
     source: Volume3D
-    field: Tensor
-    inside: Box
-    labels: bool
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -44,6 +34,27 @@ class WarpedVolume:
 
     def __len__(self) -> int:
         return len(self.source)
+
+    def __getitem__(self, key: Any) -> NDArray[Any]:
+        raise NotImplementedError
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        return np.asarray(self[:], dtype)
+
+
+@dataclass(frozen=True, slots=True)
+class WarpedVolume(DerivedVolume):
+    """A volume that is warped where it is sliced: `volume[3:9, :, 40:80]`, steps of 1.
+
+    field: [3, knots along z, y, x], displacements along (z, y, x) [voxels]; the outermost knots lie on the case's first
+        and last voxels, and between knots displacements are linear along each axis.
+    inside: The case within the volume. What lies outside stays as it is; what would come from there is reflected.
+    labels: Whether voxels are labels, which are taken from the nearest voxel; else they are interpolated linearly.
+    """
+
+    field: Tensor
+    inside: Box
+    labels: bool
 
     def __getitem__(self, key: Any) -> NDArray[Any]:
         depth, height, width = self.source.shape
@@ -63,9 +74,6 @@ class WarpedVolume:
                 )
         taken: NDArray[Any] = result[numbers]
         return taken
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
-        return np.asarray(self[:], dtype)
 
     def _fetched(self, bounds: Box) -> NDArray[Any]:
         """The voxels of a box that lies inside the case."""

@@ -24,9 +24,9 @@ def visited_steps(first: int, count: int, *, down_to_0: bool = True) -> list[int
     Args:
         first: The noisiest.
         count: How many.
-        down_to_0: The last one is 0 when `count` > 1, where next to no noise is left to predict: what is drawn has the
-            detail of the whole walk. False: one more would have been the clean sample, so that none of a few is spent
-            there; the last prediction is smoother than data whose values are continuous, and right for labels.
+        down_to_0: The last one is 0 when `count` > 1, where next to no noise is left. False: one more would have been
+            the clean sample. Then no prediction is spent where there is hardly anything to predict, but the last one is
+            a mean over what is possible: right for labels, of which the likeliest is taken, and blurred for images.
     """
     if not 1 <= count <= first + 1:
         raise ValueError(f"between 1 and {first + 1} steps can be visited from step {first}, got {count}")

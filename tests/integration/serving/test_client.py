@@ -165,6 +165,35 @@ def test_a_busy_or_restarting_service_is_asked_again_with_the_same_key():
     assert len(set(_Moody.asked)) == 1
 
 
+class _Busy(BaseHTTPRequestHandler):
+    """Refuses whatever is asked of it, with a sentence."""
+
+    def do_GET(self) -> None:
+        body = json.dumps({"detail": "Too much to do."}).encode()
+        self.send_response(503)
+        self.send_header("Retry-After", "0")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_a_service_that_stays_busy_is_quoted_at_last(tmp_path):
+    server = HTTPServer(("127.0.0.1", 0), _Busy)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        with Client(f"http://127.0.0.1:{server.server_port}", "t") as client:
+            for ask in (lambda: client.job("0" * 32), lambda: client.download("0" * 32, tmp_path / "pairs.zip")):
+                with pytest.raises(ClientError, match=r"^Too much to do\.$"):
+                    ask()
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_client_needs_nothing_of_the_rest():
     program = (
         "import sys; import medgen3d.client; "

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 from medgen3d.artifacts.bundle import BundleDataset, read_bundle
 from medgen3d.artifacts.bundle_weights import WEIGHTS
 from medgen3d.artifacts.pipeline import Pipeline
-from medgen3d.artifacts.provenance import config_hash
+from medgen3d.artifacts.provenance import drawing_hash
 from medgen3d.config.experiment import StorageConfig
 from medgen3d.core.errors import RegistryError
 from medgen3d.core.hashing import sha256_of
@@ -235,7 +235,7 @@ def describe(pipeline: Pipeline, reference: str, *, batch: int, threads: int, de
         dataset=first.dataset,
         max_depth=max_depth,
         card=describe_builtin(reference.removeprefix(PREFIX)).card if reference.startswith(PREFIX) else "",
-        config_hash=config_hash({stage: bundle.info.stage_config for stage, bundle in bundles.items()}),
+        config_hash=drawing_hash({stage: bundle.info.stage_config for stage, bundle in bundles.items()}),
         weights_sha256={stage: sha256_of(bundle.root / WEIGHTS) for stage, bundle in bundles.items()},
         batch=batch,
         threads=threads,

@@ -95,6 +95,16 @@ def test_config_show_says_what_the_configuration_costs_as_comments(tmp_path: Pat
     assert not any(line.startswith("#") for line in run("config", "show", "--no-costs").stdout.splitlines())
 
 
+def test_config_show_shows_what_does_not_fit_the_size_and_says_so():
+    option = "refiner.attention_levels=[true, true, true]"
+    shown = run("config", "show", "--set", option)
+    assert shown.exit_code == 0
+    assert "attention_levels" in shown.stdout
+    last = shown.stdout.splitlines()[-1]
+    assert last.startswith("# Costs of cases of 128 x 256 x 256 voxels: none. refiner: level 1")
+    assert last.endswith("--size counts for another size.")
+
+
 @pytest.mark.parametrize("size", ["128x256", "0x256x256", "large"])
 def test_a_size_that_is_none_is_refused_with_a_sentence(size: str):
     refused = run("config", "show", "--size", size)

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from medgen3d.artifacts import nifti
+from medgen3d.artifacts import nifti, provenance
 from medgen3d.artifacts.case_status import CaseStatus
 from medgen3d.artifacts.synthetic_set import merge_parts, open_for_writing
 from medgen3d.config.experiment import SynthesisConfig
@@ -104,6 +104,13 @@ def test_another_seed_pipeline_or_arithmetic_is_refused(run_for, change, words):
     write_blank(run_for(), 0)
     with pytest.raises(DataError, match=words):
         run_for(**change)
+
+
+def test_a_set_that_was_begun_with_samplers_of_another_version_is_refused(run_for, monkeypatch):
+    write_blank(run_for(), 0)
+    monkeypatch.setattr(provenance, "DRAWING_VERSION", provenance.DRAWING_VERSION + 1)
+    with pytest.raises(DataError, match="config_hash"):
+        run_for()
 
 
 def test_the_number_of_actors_may_change_between_runs(run_for):
