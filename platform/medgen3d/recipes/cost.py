@@ -192,8 +192,7 @@ def training_work(
         for optimizer in optimizers.values():
             for parameter in optimizer.param_groups[0]["params"]:
                 parameter.grad = torch.zeros_like(parameter)
-            optimizer.step()  # makes the moments
-            optimizer.zero_grad()
+            optimizer.step()  # makes the moments; the gradients stay, as those of the step before do
         _turns(stage, networks, batch, precision, optimizers)
         return networks, averages, optimizers
 
@@ -210,10 +209,11 @@ def _turns(
     for turn, parts in stage.turns.items():
         for part, network in networks.items():
             network.requires_grad_(part in parts)
+        if optimizers:
+            optimizers[turn].zero_grad()
         with precision():
             loss = stage.loss(turn, networks, batch, torch.Generator(), 0.5)["total"]
         loss.backward()
         del loss
         if optimizers:
             optimizers[turn].step()
-            optimizers[turn].zero_grad()
