@@ -13,7 +13,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 import medgen3d
 
 LIBRARIES = ("torch", "monai", "ray")
-DRAWING_VERSION = 2
+DRAWING_VERSION = 3
 """Raised whenever the same bundles, options and seed draw something else, so that no set is drawn in two ways."""
 
 

@@ -76,17 +76,15 @@ class Denoising:
         if self.finished:
             self.noisy = clean
             return
-        noisy, following = self.noisy, self._steps[self.place]
-        kept, kept_next = float(self._signal_kept[self._steps[self.place - 1]]), float(self._signal_kept[following])
+        noisy, steps = self.noisy, self._steps[self.place - 1 : self.place + 1]
+        kept, kept_next = (float(self._signal_kept[step]) for step in steps)
         if self._sampler == "ddpm":
             noise = normal(noisy.shape[1:], self._generators, noisy.device)
             self.noisy = ddpm_step(noisy, clean, kept, kept_next, noise)
         elif self._sampler == "ddim":
             self.noisy = ddim_step(noisy, clean, kept, kept_next)
         else:
-            # The last step is by far the longest in lambda; extrapolated across it, samples spread too far.
-            previous = None if following == self._steps[-1] else self._previous
-            self.noisy = dpm_step(noisy, clean, kept, kept_next, previous)
+            self.noisy = dpm_step(noisy, clean, kept, kept_next, self._previous)
             self._previous = clean, half_log_snr(kept)
 
 

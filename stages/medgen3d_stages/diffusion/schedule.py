@@ -18,18 +18,31 @@ def cosine_signal_kept(steps: int) -> Tensor:
     return (kept / math.cos(offset / (1 + offset) * (math.pi / 2)) ** 2).clamp(1e-5, 1 - 1e-5).float()
 
 
-def visited_steps(first: int, count: int, *, down_to_0: bool = True) -> list[int]:
-    """`count` different steps from `first` downwards, evenly spaced.
+def even_steps(first: int, count: int) -> list[int]:
+    """`count` different steps from `first` downwards, evenly spaced, so that one more would be the clean sample.
 
-    Args:
-        first: The noisiest.
-        count: How many.
-        down_to_0: The last one is 0 when `count` > 1, where next to no noise is left. False: one more would have been
-            the clean sample. Then no prediction is spent where there is hardly anything to predict, but the last one is
-            a mean over what is possible: right for labels, of which the likeliest is taken, and blurred for images.
+    No prediction is spent where next to no noise is left. The last one is a mean over what is possible: right for
+    labels, of which the likeliest is taken, and too smooth for images.
     """
     if not 1 <= count <= first + 1:
         raise ValueError(f"between 1 and {first + 1} steps can be visited from step {first}, got {count}")
-    if down_to_0:
-        return [first - (first * index) // max(count - 1, 1) for index in range(count)]
     return [first - (first + 1) * index // count for index in range(count)]
+
+
+def even_log_snr_steps(first: int, last: int, count: int, signal_kept: Tensor) -> list[int]:
+    """`count` different steps from `first` down to `last`, evenly spaced in the logarithm of the signal-to-noise ratio.
+
+    They lie the closer the less noise is left, since that is where an image gets its texture. A single step is `first`.
+
+    Source: Lu et al. 2022, section 4.1 (arXiv:2206.00927).
+    """
+    if not 1 <= count <= first - last + 1:
+        raise ValueError(f"between 1 and {first - last + 1} steps lie from step {first} to step {last}, got {count}")
+    log_snr = torch.logit(signal_kept.double())
+    wanted = torch.linspace(float(log_snr[first]), float(log_snr[last]), count, dtype=torch.float64)
+    steps: list[int] = []
+    for place, value in enumerate(wanted):
+        nearest = int((log_snr - value).abs().argmin())
+        highest = steps[-1] - 1 if steps else first
+        steps.append(max(min(nearest, highest), last + count - 1 - place))
+    return steps

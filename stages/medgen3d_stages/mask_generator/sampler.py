@@ -12,7 +12,7 @@ from medgen3d_stages.arrays import batches, child, normal
 from medgen3d_stages.contract import DataSpec
 from medgen3d_stages.diffusion.process import add_noise
 from medgen3d_stages.diffusion.sampler import Denoising
-from medgen3d_stages.diffusion.schedule import visited_steps
+from medgen3d_stages.diffusion.schedule import even_steps
 from medgen3d_stages.layers.label_code import LabelHead
 from medgen3d_stages.mask_generator.config import MaskGeneratorConfig
 from medgen3d_stages.mask_generator.network import MaskDenoiser
@@ -137,7 +137,7 @@ class Window:
         self.depth = torch.tensor(draft.depth / spec.max_depth, device=device)
         noisy = normal(self.clean.shape, [generator], device)
         self.hiding_noise = None if config.guidance == 1 else normal(self.clean.shape, [generator], device)[0]
-        steps = visited_steps(config.diffusion_steps - 1, config.sampling_steps, down_to_0=False)
+        steps = even_steps(config.diffusion_steps - 1, config.sampling_steps)
         self.denoising = Denoising(noisy, steps, signal_kept, config.sampler, [generator])
 
 

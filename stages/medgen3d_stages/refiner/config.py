@@ -10,7 +10,14 @@ Fusion = Literal["alternate", "average", "sequential"]
 class RefinerConfig:
     """Options of the stage; every value is checked when it is set."""
 
-    SAMPLING_FIELDS: ClassVar[tuple[str, ...]] = ("start", "sampling_steps", "guidance", "fusion", "slice_batch")
+    SAMPLING_FIELDS: ClassVar[tuple[str, ...]] = (
+        "start",
+        "end",
+        "sampling_steps",
+        "guidance",
+        "fusion",
+        "slice_batch",
+    )
     """Options that training never uses: they may be chosen anew when a trained stage is used."""
 
     channels: tuple[int, ...] = (32, 64, 128)
@@ -31,8 +38,10 @@ class RefinerConfig:
     """Share of training slices whose mask is taken away, for classifier-free guidance."""
     start: float = 0.3
     """Where refinement starts: share of T to which the incoming volume is noised."""
-    sampling_steps: int = 10
-    """Denoising steps from there to the clean volume."""
+    end: float = 0.035
+    """Where the last denoising step is made: share of T whose noise it takes away at once. Lower keeps more grain."""
+    sampling_steps: int = 3
+    """Denoising steps from `start` to `end`, evenly spaced in the logarithm of the signal-to-noise ratio."""
     guidance: float = 1.0
     """Weight w of the mask in classifier-free guidance; 1 is off."""
     fusion: Fusion = "alternate"
@@ -57,9 +66,22 @@ class RefinerConfig:
             raise ValueError(
                 f"mask_dropout must lie in [0, 1) and start in (0, 1], got {self.mask_dropout}, {self.start}"
             )
-        if not 1 <= self.sampling_steps <= self.start * self.diffusion_steps:
+        if not 0 <= self.end <= self.start:
+            raise ValueError(f"end must lie between 0 and start, {self.start}, got {self.end}")
+        most = self.first_step - self.last_step + 1
+        if not 1 <= self.sampling_steps <= most:
             raise ValueError(
-                f"sampling_steps must lie between 1 and start x diffusion_steps, got {self.sampling_steps}"
+                f"sampling_steps must lie between 1 and {most}, the steps from start to end, got {self.sampling_steps}"
             )
         if self.guidance < 0:
             raise ValueError(f"guidance must not be negative, got {self.guidance}")
+
+    @property
+    def first_step(self) -> int:
+        """The noisiest step of sampling."""
+        return round(self.start * self.diffusion_steps) - 1
+
+    @property
+    def last_step(self) -> int:
+        """The step at which the last prediction is made, unless there is only one."""
+        return max(round(self.end * self.diffusion_steps) - 1, 0)

@@ -12,7 +12,7 @@ from medgen3d_stages.arrays import normal
 from medgen3d_stages.contract import DataSpec
 from medgen3d_stages.diffusion.process import add_noise, clean_from_velocity
 from medgen3d_stages.diffusion.sampler import Denoising
-from medgen3d_stages.diffusion.schedule import visited_steps
+from medgen3d_stages.diffusion.schedule import even_log_snr_steps
 from medgen3d_stages.layers.label_code import NO_LABEL
 from medgen3d_stages.layers.padding import padded_side, reflected
 from medgen3d_stages.refiner.config import RefinerConfig
@@ -40,7 +40,7 @@ class RefineRequest:
 class RefineRun:
     """A volume on its way through the views: see `medgen3d_stages.contract.SampleRun`. A unit of work is a step.
 
-    A pass is a denoising from the start step to the clean volume.
+    A pass is a denoising from the first step to the clean volume.
 
     views: The view that each step looks along, of all passes.
     """
@@ -56,7 +56,9 @@ class RefineRun:
         request.check(spec)
         self._request, self._generator = request, generator
         self._config, self._signal_kept = config, signal_kept
-        self._steps = visited_steps(round(config.start * config.diffusion_steps) - 1, config.sampling_steps)
+        self._steps = even_log_snr_steps(
+            config.first_step, config.last_step, config.sampling_steps, signal_kept
+        )
         every_view, count = range(len(VIEWS)), len(self._steps)
         passes = [every_view] if config.fusion == "alternate" else [[view] for view in every_view]
         self.views = [views[step % len(views)] for views in passes for step in range(count)]

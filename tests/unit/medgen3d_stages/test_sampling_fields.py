@@ -21,7 +21,14 @@ CONFIGS = {
 }
 OTHER = {
     "mask_generator": {"overlap": 1, "sampler": "ddpm", "sampling_steps": 3, "guidance": 2.0},
-    "refiner": {"start": 0.9, "sampling_steps": 3, "guidance": 2.0, "fusion": "average", "slice_batch": 1},
+    "refiner": {
+        "start": 0.9,
+        "end": 0.1,
+        "sampling_steps": 5,
+        "guidance": 2.0,
+        "fusion": "average",
+        "slice_batch": 1,
+    },
     "segmenter": {"overlap": 0.75},
 }
 """Another value for every option of sampling."""

@@ -61,10 +61,11 @@ def test_the_other_fusions_finish_one_view_after_the_other(network, config, fusi
     assert [int(view[0]) for _, _, view, _ in calls] == [0] * 4 + [1] * 4 + [2] * 4
 
 
-def test_refinement_starts_at_its_share_of_the_schedule_and_ends_at_0(network, config):
+def test_refinement_starts_and_ends_at_its_shares_of_the_schedule_with_even_factors_of_noise(network, config):
     calls = record(network)
-    refine(network, config, [request()], slice_batch=100, start=0.35)
-    assert [int(step[0]) for *_, step in calls] == [34, 23, 12, 0]  # 34, and down in three gaps of 34 / 3
+    refine(network, config, [request()], slice_batch=100, start=0.35, end=0.05)
+    # Noise over signal 0.61, 0.31, 0.16 and 0.08: each about half of the one before.
+    assert [int(step[0]) for *_, step in calls] == [34, 18, 9, 4]
 
 
 def test_every_slice_is_shown_with_its_own_mask_in_its_own_view(network, config):
@@ -117,7 +118,7 @@ def test_the_size_of_the_slice_batches_changes_nothing(network, config):
 
 def test_a_late_start_stays_closer_to_the_incoming_volume(network, config):
     asked = request()
-    near, far = (np.abs(refine(network, config, [asked], start=start)[0] - asked.image).mean() for start in (0.05, 0.9))
+    near, far = (np.abs(refine(network, config, [asked], start=start)[0] - asked.image).mean() for start in (0.08, 0.9))
     assert near < far / 2
 
 
