@@ -2,19 +2,16 @@
 
     python benchmarks/mask_steps.py --bundle BUNDLE --real prepared [--count 60] [--steps 1 2 4 8 25]
 
-Twice each: with the places at which the mask generator predicts, and with places that go down to step 0. Volumes and
-surface per volume are 1-Wasserstein distances in multiples of the floor between real cases, components are differences
-of means; of each the worse label, with 95 % intervals. CPU seconds per mask on one thread, ten masks at a time.
+Volumes and surface per volume are 1-Wasserstein distances in multiples of the floor between real cases, components are
+differences of means; of each the worse label, with 95 % intervals. CPU seconds per mask on one thread, ten masks at a
+time.
 """
 
 import argparse
 import dataclasses
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -26,20 +23,9 @@ from medgen3d.core.seeds import stream_seed
 from medgen3d.evaluation.plausibility import MaskMeasures, measure_mask, plausibility
 from medgen3d_stages.arrays import Mask
 from medgen3d_stages.chain import TrainedStage, draw_masks
-from medgen3d_stages.diffusion.schedule import visited_steps
-from medgen3d_stages.mask_generator import sampler
 
 COLUMNS = ("volume", "surface_to_volume", "components_difference")
 AT_ONCE = 10
-
-
-@contextmanager
-def places(*, down_to_0: bool) -> Iterator[None]:
-    """Where the mask generator predicts meanwhile."""
-    with patch.object(
-        sampler, "visited_steps", lambda first, count, **_: visited_steps(first, count, down_to_0=down_to_0)
-    ):
-        yield
 
 
 def drawn(trained: TrainedStage, shapes: list[tuple[int, int, int]], steps: int) -> tuple[list[Mask], float]:
@@ -66,7 +52,7 @@ def shown(metrics: list[Metric], column: str) -> str:
 
 
 def main() -> None:
-    """Print a row per number of steps and way of placing them."""
+    """Print a row per number of steps."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bundle", type=Path, required=True, help="of a mask generator")
     parser.add_argument("--real", type=Path, required=True, help="the prepared set that it was trained on")
@@ -87,16 +73,13 @@ def main() -> None:
     ]
     sizes = [case.shape for case in prepared.info.cases if case.split == "train"]
     shapes = [sizes[number % len(sizes)] for number in range(chosen.count)]
-    print("| steps | places | volumes | surface per volume | components | CPU s |")
-    print("| ---: | --- | ---: | ---: | ---: | ---: |")
+    print("| steps | volumes | surface per volume | components | CPU s |")
+    print("| ---: | ---: | ---: | ---: | ---: |")
     for steps in chosen.steps:
-        for down_to_0 in (False, True):
-            with places(down_to_0=down_to_0):
-                masks, seconds = drawn(trained, shapes, steps)
-            found = plausibility(real, [measure(mask) for mask in masks], table, np.random.default_rng(0))
-            cells = " | ".join(shown(found.section.metrics, column) for column in COLUMNS)
-            way = "down to 0" if down_to_0 else "as they are"
-            print(f"| {steps} | {way} | {cells} | {seconds:.2f} |", flush=True)
+        masks, seconds = drawn(trained, shapes, steps)
+        found = plausibility(real, [measure(mask) for mask in masks], table, np.random.default_rng(0))
+        cells = " | ".join(shown(found.section.metrics, column) for column in COLUMNS)
+        print(f"| {steps} | {cells} | {seconds:.2f} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ here and in an object store. The file is mapped into memory: what is read often 
 which all processes share and the operating system bounds (docs/decisions/0018).
 """
 
+import hashlib
 import json
 import math
 import zlib
@@ -51,7 +52,8 @@ def write_case_file(path: Path, image: NDArray[np.floating], mask: NDArray[np.in
     fields = [pa.field(name, _ARROW_TYPES[array.dtype.name]) for name, array in arrays.items()]
     chunks = {name: [_flat(array[chunk]) for chunk in _chunks(mask.shape, CHUNK)] for name, array in arrays.items()}
     sums = {name: [zlib.crc32(values.tobytes()) for values in parts] for name, parts in chunks.items()}
-    known = json.dumps({"shape": mask.shape, "chunk": CHUNK, "crc32": sums, "facts": facts})
+    whole = {name: hashlib.sha256(np.ascontiguousarray(array).data).hexdigest() for name, array in arrays.items()}
+    known = json.dumps({"shape": mask.shape, "chunk": CHUNK, "crc32": sums, "sha256": whole, "facts": facts})
     schema = pa.schema(fields, metadata={_FACTS: known.encode()})
     sink = pa.BufferOutputStream()
     options = pa.ipc.IpcWriteOptions(compression=COMPRESSION)
@@ -66,6 +68,7 @@ class CaseFile:
 
     shape: (D, H, W).
     facts: As they were written.
+    sha256: Of all voxels of `image` (as float16) and of `mask`, in z, y, x order, as they were written.
     image: float32 [D, H, W] in [-1, 1], read when it is sliced.
     mask: uint8 or uint16 [D, H, W], read when it is sliced.
 
@@ -86,6 +89,7 @@ class CaseFile:
             known = json.loads(columns["mask"].schema.metadata[_FACTS])
             self.shape, chunk = tuple(known["shape"]), tuple(known["chunk"])
             self.facts: dict[str, Any] = known["facts"]
+            self.sha256: dict[str, str] = known["sha256"]
             self._sums: dict[str, list[int]] = known["crc32"]
             mask_type = np.dtype({"uint8": "u1", "uint16": "<u2"}[str(columns["mask"].schema.field(0).type)])
             wanted = len(list(_chunks(self.shape, chunk)))

@@ -5,7 +5,6 @@ crops are read alone. See docs/artifacts.md.
 """
 
 import functools
-import hashlib
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,11 +17,12 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from medgen3d.artifacts.case_file import CaseFile, write_case_file
 from medgen3d.artifacts.intensity import Intensity, IntensityRule, Modality
+from medgen3d.artifacts.provenance import config_hash
 from medgen3d.core.errors import ArtifactError
 from medgen3d.core.labels import LabelTable
 from medgen3d.core.volume import Affine, Box
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 LICENCE = "licence.txt"
 Split = Literal["train", "validation", "test"]
 Shape = tuple[int, int, int]
@@ -170,11 +170,18 @@ class PreparedSet:
 
     @functools.cached_property
     def digest(self) -> str:
-        """SHA-256 over `dataset.yaml` and every case: the data set's identity in provenance."""
-        digest = hashlib.sha256()
-        for path in [self.root / "dataset.yaml", *sorted((self.root / "cases").glob("*.arrow"))]:
-            digest.update(path.name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
-        return digest.hexdigest()
+        """SHA-256 over the description and every case: the data set's identity in provenance.
+
+        It is of what the set says and holds, not of its files: other chunks or another compression change nothing.
+        Voxels are known by the checksums that were written with them: damage since then shows when a case is read.
+        """
+        cases = [self.open(case.case_id) for case in self.info.cases]
+        return config_hash(
+            {
+                "info": self.info.model_dump(mode="json", exclude={"schema_version"}),
+                "cases": [{"shape": case.shape, "facts": case.facts, "sha256": case.sha256} for case in cases],
+            }
+        )
 
     @property
     def licence(self) -> str | None:

@@ -56,9 +56,7 @@ class RefineRun:
         request.check(spec)
         self._request, self._generator = request, generator
         self._config, self._signal_kept = config, signal_kept
-        self._steps = even_log_snr_steps(
-            config.first_step, config.last_step, config.sampling_steps, signal_kept
-        )
+        self._steps = even_log_snr_steps(config.first_step, config.last_step, config.sampling_steps, signal_kept)
         every_view, count = range(len(VIEWS)), len(self._steps)
         passes = [every_view] if config.fusion == "alternate" else [[view] for view in every_view]
         self.views = [views[step % len(views)] for views in passes for step in range(count)]

@@ -13,8 +13,9 @@ from safetensors.torch import load_file, save_file
 
 from medgen3d.artifacts.bundle import BundleDataset, BundleInfo, read_bundle, write_bundle
 from medgen3d.artifacts.bundle_weights import named_weights
+from medgen3d.artifacts.case_file import write_case_file
 from medgen3d.artifacts.intensity import Intensity
-from medgen3d.artifacts.prepared_set import CaseEntry, DatasetInfo, PreparedSet, write_info
+from medgen3d.artifacts.prepared_set import CaseEntry, DatasetInfo, PreparedSet, case_path, write_info
 from medgen3d.core.errors import ArtifactError, DataError
 from medgen3d.core.hashing import sha256_of
 from medgen3d_stages.catalogue import STAGE_NAMES, config_type, make_stage
@@ -144,6 +145,9 @@ def test_the_dataset_of_a_bundle_comes_from_the_training_split_alone(tmp_path):
     rule = {"kind": "hu_window", "low": -5, "high": 5}
     rest = {"intensity": rule, "inverse": Intensity(low=-5, high=5), "seed": 0, "patients_known": True, "cases": cases}
     write_info(tmp_path, DatasetInfo(**given, **rest))
+    for number, case in enumerate(cases):
+        facts = {"case_id": case.case_id}
+        write_case_file(case_path(tmp_path, number), np.zeros(case.shape), np.zeros(case.shape, np.uint8), facts)
     prepared = PreparedSet(tmp_path)
     dataset = BundleDataset.of(prepared)
     assert dataset.shapes == [(6, 8, 8, 1), (9, 8, 7, 2)]

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import yaml
 
+from medgen3d.artifacts import case_file
 from medgen3d.artifacts.intensity import Intensity
 from medgen3d.artifacts.prepared_set import (
     CaseEntry,
@@ -91,11 +92,23 @@ def test_masks_with_many_labels_keep_their_type(tmp_path, info):
     assert PreparedSet(tmp_path).read(CASE_IDS[0]).mask.dtype == np.uint16
 
 
-def test_the_digest_tells_data_sets_apart(root, info):
+def test_the_digest_tells_data_sets_apart_by_description_and_by_any_voxel(root, info):
     before = PreparedSet(root).digest
     assert PreparedSet(root).digest == before
+    case = prepared_case(CASE_IDS[0])
+    case.mask[0, 0, 0] ^= 1
+    write_prepared_case(root, 0, case)
+    other_voxel = PreparedSet(root).digest
     write_info(root, info.model_copy(update={"seed": 1}))
-    assert PreparedSet(root).digest != before
+    assert len({before, other_voxel, PreparedSet(root).digest}) == 3
+
+
+def test_the_digest_is_of_what_a_set_holds_and_not_of_how_its_files_are_laid_out(root, monkeypatch):
+    before, size = PreparedSet(root).digest, case_path(root, 0).stat().st_size
+    monkeypatch.setattr(case_file, "CHUNK", (2, 3, 3))
+    write_prepared_case(root, 0, prepared_case(CASE_IDS[0]))
+    assert case_path(root, 0).stat().st_size != size
+    assert PreparedSet(root).digest == before
 
 
 def test_a_folder_without_a_table_of_contents_is_no_prepared_set(root):
@@ -107,7 +120,7 @@ def test_a_folder_without_a_table_of_contents_is_no_prepared_set(root):
 def test_another_schema_version_is_refused(root, info):
     content = info.model_dump(mode="json") | {"schema_version": 99}
     (root / "dataset.yaml").write_text(yaml.safe_dump(content))
-    with pytest.raises(ArtifactError, match="schema version 99, expected version 2"):
+    with pytest.raises(ArtifactError, match="schema version 99, expected version 3"):
         PreparedSet(root)
 
 
