@@ -45,6 +45,8 @@ CHOICES: dict[str, dict[str, object]] = {
 }
 VIEWS = ("axial", "coronal", "sagittal")
 NUM_RESAMPLES = 200
+COLUMNS = """| | FID | Dice | intensity | slice step D / H / W | spectrum D / H / W | CPU s |
+| --- | ---: | ---: | ---: | ---: | ---: | ---: |"""
 
 
 @dataclass(frozen=True)
@@ -76,9 +78,7 @@ def main() -> None:
         read_bundle(options.bundles / stage).trained_stage(device) for stage in ("image_sequence_generator", "refiner")
     )
     incoming = draw_images(generator, masks, range(len(masks)))
-    print(f"{len(masks)} masks, {len(real)} real cases\n")
-    print("| | FID | Dice | intensity | slice step D / H / W | spectrum D / H / W | CPU s |")
-    print("| --- | ---: | ---: | ---: | ---: | ---: | ---: |")
+    print(f"{len(masks)} masks, {len(real)} real cases\n\n{COLUMNS}")
     others = real[options.count :]
     print(row("other real images", others[: options.count], real, 0.0))
     print(row("not refined", [measured(*pair, judge) for pair in zip(incoming, masks, strict=True)], real, 0.0))
@@ -86,7 +86,9 @@ def main() -> None:
         chosen, since = with_options(refiner, CHOICES[name]), time.process_time()
         refined = refine(chosen, incoming, masks, range(len(masks)))
         seconds = (time.process_time() - since) / len(masks)
-        print(row(name, [measured(*pair, judge) for pair in zip(refined, masks, strict=True)], real, seconds))
+        print(
+            row(name, [measured(*pair, judge) for pair in zip(refined, masks, strict=True)], real, seconds), flush=True
+        )
 
 
 def with_options(trained: TrainedStage, changes: dict[str, object]) -> TrainedStage:

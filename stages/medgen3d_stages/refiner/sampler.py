@@ -19,6 +19,11 @@ from medgen3d_stages.refiner.config import RefinerConfig
 from medgen3d_stages.refiner.network import VIEWS, SliceDenoiser
 
 
+ORDER = tuple(map(VIEWS.index, ("coronal", "axial", "sagittal")))
+"""Views in the order of their turns. The noisiest step may change most, so it looks across the axial slices that stage
+2 has drawn one after the other, where they disagree."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RefineRequest:
     """A volume to refine. image: float [D, h, w] in [-1, 1]. mask: integer, same shape; it is never changed."""
@@ -57,9 +62,8 @@ class RefineRun:
         self._request, self._generator = request, generator
         self._config, self._signal_kept = config, signal_kept
         self._steps = even_log_snr_steps(config.first_step, config.last_step, config.sampling_steps, signal_kept)
-        every_view, count = range(len(VIEWS)), len(self._steps)
-        passes = [every_view] if config.fusion == "alternate" else [[view] for view in every_view]
-        self.views = [views[step % len(views)] for views in passes for step in range(count)]
+        passes = [ORDER] if config.fusion == "alternate" else [(view,) for view in ORDER]
+        self.views = [views[step % len(views)] for views in passes for step in range(len(self._steps))]
         self.total, self.done = len(self.views), 0
         self._refined: list[Tensor] = []
         self._denoising: Denoising | None = None
@@ -101,7 +105,7 @@ class RefineRun:
             self._noise = normal(image.shape, [self._generator], image.device)[0]
         first = torch.tensor([self._steps[0]], device=image.device)
         noisy = add_noise(image[None], self._noise[None], first, self._signal_kept)
-        self._denoising = Denoising(noisy, self._steps, self._signal_kept, "ddim", [])
+        self._denoising = Denoising(noisy, self._steps, self._signal_kept, "dpm++", [])
 
     def predict(self, network: SliceDenoiser, noisy: Tensor, mask: Tensor, step: int, view: int) -> Tensor:
         """The clean volume [D, h, w] as seen from one view, all its slices denoised independently."""

@@ -37,7 +37,7 @@ def test_an_option_that_the_networks_depend_on_is_refused(bundle):
         with_options(bundle, {"start": 0.35, "channels": (8, 24)})
     text = str(caught.value)
     assert "refiner.channels is set to (8, 24), but the trained stage has (8, 16)" in text
-    assert "only start, sampling_steps, guidance, fusion, slice_batch can be chosen" in text
+    assert "only start, end, sampling_steps, guidance, fusion, slice_batch can be chosen" in text
 
 
 def test_a_stage_without_options_of_sampling_says_so(tiny_pipeline):
@@ -47,5 +47,5 @@ def test_a_stage_without_options_of_sampling_says_so(tiny_pipeline):
 
 def test_options_that_do_not_fit_the_trained_schedule_are_refused(bundle):
     # Its T is 1000: from 0.002 x 1000 = 2 steps there are no 3 to visit.
-    with pytest.raises(ConfigError, match=r"refiner: sampling_steps must lie between 1 and start x diffusion_steps"):
+    with pytest.raises(ConfigError, match=r"refiner: sampling_steps must lie between 1 and \d+, the steps from start to end"):
         with_options(bundle, {"start": 0.002})
