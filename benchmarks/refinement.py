@@ -7,7 +7,7 @@ The images are drawn once for masks of the test split, then refined with each ch
 that split. FID: of slices, by the judge's encoder, mean of the three views. Dice: of the judge against the mask.
 Intensity: distance of histograms. Slice step: mean difference of neighbouring slices over the image's standard
 deviation, as a share of that in real cases, along D, H and W; below 1 is too smooth. Spectrum: mean distance of log10
-spectra of these differences, along D, H and W. 95 % intervals over cases. CPU seconds per case on one thread.
+spectra of these differences, along D, H and W. ±: half a 95 % interval over cases. CPU seconds per case on one thread.
 """
 
 import argparse
@@ -44,7 +44,6 @@ CHOICES: dict[str, dict[str, object]] = {
     "fusion sequential": {"fusion": "sequential"},
 }
 VIEWS = ("axial", "coronal", "sagittal")
-NUM_RESAMPLES = 200
 COLUMNS = """| | FID | Dice | intensity | slice step D / H / W | spectrum D / H / W | CPU s |
 | --- | ---: | ---: | ---: | ---: | ---: | ---: |"""
 
@@ -106,13 +105,16 @@ def measured(image: Image, mask: Mask, judge: SegmenterJudge) -> Measured:
 
 
 def row(name: str, cases: Sequence[Measured], real: Sequence[Measured], seconds: float) -> str:
-    """A line of the table, with intervals over the cases of the row where one number stands in a cell."""
-    rng = np.random.default_rng(0)
-    resamples = [[cases[place] for place in rng.integers(len(cases), size=len(cases))] for _ in range(NUM_RESAMPLES)]
+    """A line of the table; where one number stands in a cell, with its interval by the jackknife over cases.
+
+    Resampled with repetition, as for the means of `medgen3d evaluate`, Gaussians would be fitted to copies of slices.
+    """
     cells = [name]
     for statistic, digits in ((_fid, 2), (_dice, 3), (_intensity, 3)):
-        low, high = np.quantile([statistic(each, real) for each in resamples], (0.025, 0.975))
-        cells.append(f"{statistic(cases, real):.{digits}f} ({low:.{digits}f} to {high:.{digits}f})")
+        value, others = statistic(cases, real), len(cases) - 1
+        without = [statistic([*cases[:place], *cases[place + 1 :]], real) for place in range(len(cases))]
+        error = 1.96 * float(np.std(without)) * others**0.5
+        cells.append(f"{value:.{digits}f} ± {error:.{digits}f}")
     step, real_step = (np.mean([case.consistency.step for case in group], axis=0) for group in (cases, real))
     spectra = [np.mean([case.consistency.spectrum for case in group], axis=0) for group in (cases, real)]
     cells.append(" / ".join(f"{share:.2f}" for share in step / real_step))

@@ -18,7 +18,6 @@ from medgen3d_stages.layers.padding import padded_side, reflected
 from medgen3d_stages.refiner.config import RefinerConfig
 from medgen3d_stages.refiner.network import VIEWS, SliceDenoiser
 
-
 ORDER = tuple(map(VIEWS.index, ("coronal", "axial", "sagittal")))
 """Views in the order of their turns. The noisiest step may change most, so it looks across the axial slices that stage
 2 has drawn one after the other, where they disagree."""
