@@ -92,7 +92,7 @@ def watched(pid: int) -> Iterator[dict[str, float]]:
     ended = threading.Event()
 
     def look() -> None:
-        while not ended.wait(0.2):
+        while not ended.wait(0.5):
             with suppress(psutil.Error):
                 for process in [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]:
                     with suppress(psutil.Error):
