@@ -96,7 +96,8 @@ def watched(pid: int) -> Iterator[dict[str, float]]:
             with suppress(psutil.Error):
                 for process in [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]:
                     with suppress(psutil.Error):
-                        kind = process.cmdline()[0] if process.pid != pid else "driver"
+                        # One that has just ended has no words left.
+                        kind = (process.cmdline() or ["ended"])[0] if process.pid != pid else "driver"
                         own = process.memory_full_info().uss / GIB
                         peaks[kind] = max(peaks.get(kind, 0.0), own)
 
