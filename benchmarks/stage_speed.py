@@ -8,8 +8,9 @@ Volumes are smooth random ones with three labels and weights are random, which c
 taken after a warm-up and with the device synchronised; FLOPs are those that torch counts in one step.
 
 --builtin: One pair of 36 x 51 x 34 voxels by the pipeline that is built in, on one thread of the CPU: network calls,
-CPU and wall seconds of each stage, as shipped and with the steps of the first version (25 and
-10), which take turns; medians.
+CPU and wall seconds of each stage, as shipped and with the steps of the first version (25 and 10), which take turns;
+medians.
+--refiner-call: One call of the built-in refiner on the axial slices of such a pair, on one thread, in several ways.
 """
 
 import argparse
@@ -60,7 +61,11 @@ def main() -> None:
     parser.add_argument("--builtin", action="store_true", help="one pair of the built-in pipeline, and nothing else")
     parser.add_argument("--json", type=Path, help="with --builtin, the file to write the shipped settings' rows to")
     parser.add_argument("--rounds", type=int, default=3, help="with --builtin")
+    parser.add_argument("--refiner-call", action="store_true", help="ways to compute a call, some minutes, no more")
     options = parser.parse_args()
+    if options.refiner_call:
+        _refiner_call()
+        return
     if options.builtin:
         _builtin(options.rounds, options.json)
         return
@@ -151,6 +156,44 @@ def _counted_calls(trained: TrainedStage) -> Iterator[list[None]]:
 def _median(rows: tuple[Drawn, ...]) -> Drawn:
     cpu, wall = (statistics.median(getattr(row, field) for row in rows) for field in ("cpu_s", "wall_s"))
     return Drawn(rows[0].stage, rows[0].calls, cpu, wall)
+
+
+@torch.inference_mode()
+def _refiner_call() -> None:
+    torch.set_num_threads(1)
+    network = read_bundle(ROOT / "hippocampus" / "refiner").trained_stage().networks["denoiser"].eval()
+    plane, count = (52, 36), PAIR[0]
+    noisy, mask = torch.randn(count, 1, *plane), torch.randint(0, NUM_LABELS, (count, *plane), dtype=torch.int32)
+    told = noisy, mask, torch.zeros(count, dtype=torch.long), torch.full((count,), 109)
+    last = copy.deepcopy(network).to(memory_format=torch.channels_last)
+    compiled = torch.compile(network)
+
+    def by(width: int) -> torch.Tensor:
+        return torch.cat([network(*parts) for parts in zip(*(array.split(width) for array in told), strict=True)])
+
+    def in_bf16() -> torch.Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            answer: torch.Tensor = network(*told)
+        return answer.float()
+
+    ways: dict[str, Callable[[], torch.Tensor]] = {
+        "all slices": lambda: network(*told),
+        "12 slices at a time": lambda: by(12),
+        "4 slices at a time": lambda: by(4),
+        "slice by slice": lambda: by(1),
+        "channels last": lambda: last(noisy.to(memory_format=torch.channels_last), *told[1:]),
+        "bfloat16": in_bf16,
+        "torch.compile": lambda: compiled(*told),
+    }
+    print("| one call of the refiner | CPU s | largest difference |\n| --- | ---: | ---: |")
+    reference = ways["all slices"]()
+    for name, way in ways.items():
+        difference, times = float((way() - reference).abs().max()), []
+        for _ in range(3):
+            since = time.process_time()
+            way()
+            times.append(time.process_time() - since)
+        print(f"| {name} | {statistics.median(times):.2f} | {difference:.1e} |", flush=True)
 
 
 def _example(shape: tuple[int, int, int]) -> Example:
