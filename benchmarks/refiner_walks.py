@@ -26,7 +26,7 @@ from medgen3d_stages.diffusion.process import add_noise
 from medgen3d_stages.diffusion.sampler import Denoising
 from medgen3d_stages.diffusion.schedule import even_log_snr_steps
 from medgen3d_stages.refiner.network import VIEWS
-from medgen3d_stages.refiner.sampler import RefineRequest, RefineRun
+from medgen3d_stages.refiner.sampler import ORDER, RefineRequest, RefineRun
 
 FIRST = 299
 
@@ -49,7 +49,7 @@ class Walk:
         return even_log_snr_steps(FIRST, self.end, self.count, signal_kept)
 
 
-TURNED = ("coronal", "axial", "sagittal")
+TURNED = tuple(VIEWS[view] for view in ORDER)
 WALKS = [
     Walk("10 evenly down to 0, DDIM", "ddim", end=None, count=10),
     Walk("3 evenly down to 0, DDIM", "ddim", end=None),

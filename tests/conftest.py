@@ -16,6 +16,7 @@ os.environ |= {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "OMP_NUM_THREADS": "1",
     "RAY_AUTH_MODE": "disabled",  # otherwise Ray writes a token into the home folder
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # as on a local cluster
     "RAY_TMPDIR": tempfile.mkdtemp(prefix="mg3d-", dir="/tmp"),  # short: Ray's socket paths have a limit of 107 bytes
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # ray.train.report waits for one such interval
     "RAY_USAGE_STATS_ENABLED": "0",

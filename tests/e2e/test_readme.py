@@ -110,7 +110,13 @@ def checkout(root: Path) -> Path:
 def as_a_user() -> dict[str, str]:
     """The environment in which a person types these commands."""
     # Ray and telemetry as a user has them, apart from where Ray keeps its files.
-    set_by_tests = ("OMP_NUM_THREADS", "RAY_AUTH_MODE", "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "RAY_USAGE_STATS_ENABLED")
+    set_by_tests = (
+        "OMP_NUM_THREADS",
+        "RAY_AUTH_MODE",
+        "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER",
+        "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S",
+        "RAY_USAGE_STATS_ENABLED",
+    )
     # A make inside `make test` would announce the folders that it enters and leaves.
     set_by_make = ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")
     return {key: value for key, value in os.environ.items() if key not in {*set_by_tests, *set_by_make}}

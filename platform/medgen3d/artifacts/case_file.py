@@ -26,7 +26,7 @@ from medgen3d.core.errors import ArtifactError
 CHUNK = (16, 64, 64)
 """Voxels along (z, y, x) of a chunk; those at the ends of a volume are smaller."""
 COMPRESSION = "lz4"
-_FACTS = b"medgen3d"
+_DESCRIPTION, _DESCRIPTION_SHA256 = b"medgen3d", b"medgen3d.sha256"
 _COLUMNS = ("image", "mask")
 _ARROW_TYPES = {"float16": pa.float16(), "uint8": pa.uint8(), "uint16": pa.uint16()}
 _REMEDY = "Run ingest again."
@@ -53,8 +53,9 @@ def write_case_file(path: Path, image: NDArray[np.floating], mask: NDArray[np.in
     chunks = {name: [_flat(array[chunk]) for chunk in _chunks(mask.shape, CHUNK)] for name, array in arrays.items()}
     sums = {name: [zlib.crc32(values.tobytes()) for values in parts] for name, parts in chunks.items()}
     whole = {name: hashlib.sha256(np.ascontiguousarray(array).data).hexdigest() for name, array in arrays.items()}
-    known = json.dumps({"shape": mask.shape, "chunk": CHUNK, "crc32": sums, "sha256": whole, "facts": facts})
-    schema = pa.schema(fields, metadata={_FACTS: known.encode()})
+    known = json.dumps({"shape": mask.shape, "chunk": CHUNK, "crc32": sums, "sha256": whole, "facts": facts}).encode()
+    described = {_DESCRIPTION: known, _DESCRIPTION_SHA256: hashlib.sha256(known).hexdigest()}
+    schema = pa.schema(fields, metadata=described)
     sink = pa.BufferOutputStream()
     options = pa.ipc.IpcWriteOptions(compression=COMPRESSION)
     with pa.ipc.new_file(sink, schema, options=options) as writer:
@@ -86,7 +87,7 @@ class CaseFile:
                 )
                 for number, name in enumerate(_COLUMNS)
             }
-            known = json.loads(columns["mask"].schema.metadata[_FACTS])
+            known = json.loads(_description(columns["mask"].schema.metadata or {}))
             self.shape, chunk = tuple(known["shape"]), tuple(known["chunk"])
             self.facts: dict[str, Any] = known["facts"]
             self.sha256: dict[str, str] = known["sha256"]
@@ -114,6 +115,18 @@ class CaseFile:
                 if zlib.crc32(array.chunk_values(number).tobytes()) != wanted:
                     found = f"a damaged chunk {number} of the {name}"
                     raise ArtifactError(str(self.path), found, "voxels as they were written", _REMEDY)
+
+
+def _description(metadata: dict[bytes, bytes]) -> bytes:
+    """The JSON that describes a case, as it was written: it is part of the set's identity, as the voxels are.
+
+    Raises:
+        ValueError: It is missing or damaged.
+    """
+    known = metadata.get(_DESCRIPTION, b"")
+    if metadata.get(_DESCRIPTION_SHA256, b"").decode(errors="replace") != hashlib.sha256(known).hexdigest():
+        raise ValueError("a description that is missing, damaged or of an earlier version")
+    return known
 
 
 @dataclass(frozen=True, slots=True)

@@ -134,3 +134,5 @@ def _prepare_local_environment() -> None:
     # Serve kills an HTTP proxy that is slow to start, and the start of the service with it; busy machines are slow.
     os.environ.setdefault("RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S", "60")
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")  # each report to Ray Train waits for one interval
+    # A process per run that asks whether a machine of the cluster is about to be taken away: this one is the only one.
+    os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")

@@ -21,8 +21,8 @@ def cosine_signal_kept(steps: int) -> Tensor:
 def even_steps(first: int, count: int) -> list[int]:
     """`count` different steps from `first` downwards, evenly spaced, so that one more would be the clean sample.
 
-    No prediction is spent where next to no noise is left. The last one is a mean over what is possible: right for
-    labels, of which the likeliest is taken, and too smooth for images.
+    So few predictions, or none, are spent where next to no noise is left. The last one is a mean over what is possible:
+    right for labels, of which the likeliest is taken, and too smooth for images.
     """
     if not 1 <= count <= first + 1:
         raise ValueError(f"between 1 and {first + 1} steps can be visited from step {first}, got {count}")
@@ -32,17 +32,19 @@ def even_steps(first: int, count: int) -> list[int]:
 def even_log_snr_steps(first: int, last: int, count: int, signal_kept: Tensor) -> list[int]:
     """`count` different steps from `first` down to `last`, evenly spaced in the logarithm of the signal-to-noise ratio.
 
-    They lie the closer the less noise is left, since that is where an image gets its texture. A single step is `first`.
+    They lie the closer the less noise is left, since that is where an image gets its texture. The first is `first`, and
+    the last one `last` if there are at least two.
 
     Source: Lu et al. 2022, section 4.1 (arXiv:2206.00927).
     """
+    if last > first:
+        raise ValueError(f"the last step must not be noisier than the first, {first}, got {last}")
     if not 1 <= count <= first - last + 1:
         raise ValueError(f"between 1 and {first - last + 1} steps lie from step {first} to step {last}, got {count}")
     log_snr = torch.logit(signal_kept.double())
     wanted = torch.linspace(float(log_snr[first]), float(log_snr[last]), count, dtype=torch.float64)
-    steps: list[int] = []
-    for place, value in enumerate(wanted):
+    steps = [first]
+    for place, value in enumerate(wanted[1:], start=1):
         nearest = int((log_snr - value).abs().argmin())
-        highest = steps[-1] - 1 if steps else first
-        steps.append(max(min(nearest, highest), last + count - 1 - place))
+        steps.append(max(min(nearest, steps[-1] - 1), last + count - 1 - place))
     return steps

@@ -66,15 +66,25 @@ class RefinerConfig:
             raise ValueError(
                 f"mask_dropout must lie in [0, 1) and start in (0, 1], got {self.mask_dropout}, {self.start}"
             )
+        if self.guidance < 0:
+            raise ValueError(f"guidance must not be negative, got {self.guidance}")
+        self._check_steps()
+
+    def _check_steps(self) -> None:
+        if self.first_step < 0:
+            raise ValueError(
+                f"start x diffusion_steps must be at least 1 step, got {self.start} x {self.diffusion_steps}; raise one"
+            )
         if not 0 <= self.end <= self.start:
-            raise ValueError(f"end must lie between 0 and start, {self.start}, got {self.end}")
+            raise ValueError(
+                f"end must lie between 0 and start, got end {self.end} and start {self.start}; set refiner.end as well"
+            )
         most = self.first_step - self.last_step + 1
         if not 1 <= self.sampling_steps <= most:
             raise ValueError(
-                f"sampling_steps must lie between 1 and {most}, the steps from start to end, got {self.sampling_steps}"
+                f"sampling_steps must lie between 1 and {most}, the steps from start to end, got "
+                f"{self.sampling_steps}; raise start or lower end for more"
             )
-        if self.guidance < 0:
-            raise ValueError(f"guidance must not be negative, got {self.guidance}")
 
     @property
     def first_step(self) -> int:

@@ -111,6 +111,19 @@ def test_the_digest_is_of_what_a_set_holds_and_not_of_how_its_files_are_laid_out
     assert PreparedSet(root).digest == before
 
 
+@pytest.mark.parametrize(
+    "damage", [(b'"intensity": [', b'"intensity":[ '), (b'"box"', b'"fox"'), (b'"crc32"', b'"crc23"')]
+)
+def test_a_description_that_is_damaged_is_noticed_and_makes_its_case_missing(root, damage):
+    path = case_path(root, 0)
+    content = path.read_bytes()
+    path.write_bytes(content.replace(*damage))
+    assert path.read_bytes() != content
+    assert not holds_case(root, 0, CASE_IDS[0])
+    with pytest.raises(ArtifactError, match=r"a description that is missing, damaged .* Run ingest again"):
+        PreparedSet(root).read(CASE_IDS[0])
+
+
 def test_a_folder_without_a_table_of_contents_is_no_prepared_set(root):
     (root / "dataset.yaml").unlink()
     with pytest.raises(ArtifactError, match=r"no such file.*Make one with `medgen3d ingest`"):

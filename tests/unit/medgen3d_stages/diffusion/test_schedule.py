@@ -80,6 +80,18 @@ def test_steps_of_even_log_snr_differ_fall_and_stay_between_the_two_ends(drawn):
     assert count == 1 or steps[-1] == last
 
 
+def test_a_walk_over_the_clamped_end_of_the_schedule_begins_where_it_is_told():
+    kept = cosine_signal_kept(1000)
+    assert kept[-1] == kept[-3]
+    assert even_log_snr_steps(999, 0, 1, kept) == [999]
+    assert even_log_snr_steps(999, 0, 1000, kept) == list(range(999, -1, -1))
+
+
+def test_a_walk_goes_down():
+    with pytest.raises(ValueError, match="the last step must not be noisier than the first, 7, got 9"):
+        even_log_snr_steps(7, 9, 1, cosine_signal_kept(10))
+
+
 @pytest.mark.parametrize("count", [0, 4])
 def test_more_steps_than_lie_between_the_two_ends_are_refused(count):
     with pytest.raises(ValueError, match=f"between 1 and 3 steps lie from step 9 to step 7, got {count}"):
