@@ -1,7 +1,7 @@
 """The worth of the refiner's options: a table, each row from the same masks and incoming images.
 
     medgen3d pipeline export hippocampus --out exported
-    python benchmarks/refinement.py --bundles exported --real prepared --judge segmenter-bundle [--count 12]
+    python benchmarks/refinement.py --bundles exported --real prepared --judge segmenter-bundle [--count 10]
 
 The images are drawn once for masks of the test split, then refined with each choice and compared with all real cases of
 that split. FID: of slices, by the judge's encoder, mean of the three views. Dice: of the judge against the mask.
@@ -14,8 +14,9 @@ Real images are among those that they are compared with, which flatters their FI
 import argparse
 import dataclasses
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ import torch
 
 from medgen3d.artifacts.bundle import read_bundle
 from medgen3d.artifacts.examples import read_example
-from medgen3d.artifacts.prepared_set import PreparedSet
+from medgen3d.artifacts.prepared_set import PreparedSet, Split
 from medgen3d.evaluation.agreement import compare_masks
 from medgen3d.evaluation.consistency import ConsistencyMeasures, measure_consistency
 from medgen3d.evaluation.extractors import JudgeExtractor
@@ -58,36 +59,66 @@ class Measured:
     dice: float
 
 
-def main() -> None:
-    """Print a row per choice."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+@dataclass(frozen=True)
+class Bench:
+    """What every row of a table shares. real: All cases that are compared with; those of `masks` come first."""
+
+    masks: list[Mask]
+    incoming: list[Image]
+    real: list[Measured]
+    refiner: TrainedStage
+    judge: SegmenterJudge
+
+    def print_head(self) -> None:
+        """The first lines of the table."""
+        print(f"{len(self.masks)} masks, {len(self.real)} real cases\n\n{COLUMNS}")
+        print(row("real images of these masks", self.real[: len(self.masks)], self.real, 0.0))
+        self.print_row("not refined", lambda: self.incoming)
+
+    def print_row(self, name: str, draw: Callable[[], Sequence[Image]]) -> None:
+        """What is drawn, with the time that it takes."""
+        since = time.process_time()
+        images = draw()
+        seconds = (time.process_time() - since) / len(self.masks)
+        cases = [measured(*pair, self.judge) for pair in zip(images, self.masks, strict=True)]
+        print(row(name, cases, self.real, seconds), flush=True)
+
+
+def arguments(about: str) -> argparse.ArgumentParser:
+    """What a bench is made of."""
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bundles", type=Path, required=True, help="folder with a bundle per stage")
     parser.add_argument("--real", type=Path, required=True, help="the prepared set that the pipeline was trained on")
     parser.add_argument("--judge", type=Path, required=True, help="bundle of a segmenter trained on real pairs")
-    parser.add_argument("--count", type=int, default=12, help="masks, at least 2")
-    parser.add_argument("--only", nargs="*", choices=CHOICES, default=list(CHOICES), help="choices; by default all")
-    options = parser.parse_args()
+    parser.add_argument("--count", type=int, default=10, help="masks, at least 2")
+    return parser
+
+
+def bench(options: argparse.Namespace, *splits: Split) -> Bench:
+    """Masks are the first of these splits; all of them are compared with. One thread of the CPU."""
     torch.set_num_threads(1)
     prepared = PreparedSet(options.real)
-    pairs = [read_example(prepared, case_id).cropped() for case_id in prepared.info.case_ids("test")]
+    case_ids = [case_id for split in splits for case_id in prepared.info.case_ids(split)]
+    pairs = [read_example(prepared, case_id).cropped() for case_id in case_ids]
     judge = judge_of(read_bundle(options.judge), "judge")
     real = [measured(image, mask, judge) for image, mask in pairs]
     masks = [mask for _, mask in pairs[: options.count]]
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     generator, refiner = (
-        read_bundle(options.bundles / stage).trained_stage(device) for stage in ("image_sequence_generator", "refiner")
+        read_bundle(options.bundles / stage).trained_stage() for stage in ("image_sequence_generator", "refiner")
     )
-    incoming = draw_images(generator, masks, range(len(masks)))
-    print(f"{len(masks)} masks, {len(real)} real cases\n\n{COLUMNS}")
-    print(row("real images of these masks", real[: options.count], real, 0.0))
-    print(row("not refined", [measured(*pair, judge) for pair in zip(incoming, masks, strict=True)], real, 0.0))
+    return Bench(masks, draw_images(generator, masks, range(len(masks))), real, refiner, judge)
+
+
+def main() -> None:
+    """Print a row per choice."""
+    parser = arguments(__doc__)
+    parser.add_argument("--only", nargs="*", choices=CHOICES, default=list(CHOICES), help="choices; by default all")
+    options = parser.parse_args()
+    found = bench(options, "test")
+    found.print_head()
     for name in options.only:
-        chosen, since = with_options(refiner, CHOICES[name]), time.process_time()
-        refined = refine(chosen, incoming, masks, range(len(masks)))
-        seconds = (time.process_time() - since) / len(masks)
-        print(
-            row(name, [measured(*pair, judge) for pair in zip(refined, masks, strict=True)], real, seconds), flush=True
-        )
+        chosen = with_options(found.refiner, CHOICES[name])
+        found.print_row(name, partial(refine, chosen, found.incoming, found.masks, range(len(found.masks))))
 
 
 def with_options(trained: TrainedStage, changes: dict[str, object]) -> TrainedStage:

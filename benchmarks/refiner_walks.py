@@ -7,21 +7,15 @@ Masks are of the validation split, so that what is chosen by this table can be m
 `refinement.py`, whose columns these are. Reference are all cases of both splits.
 """
 
-import argparse
-import time
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 
 import torch
-from refinement import COLUMNS, measured, row
+from refinement import Bench, arguments, bench
 from torch import Tensor
 
-from medgen3d.artifacts.bundle import read_bundle
-from medgen3d.artifacts.examples import read_example
-from medgen3d.artifacts.prepared_set import PreparedSet
-from medgen3d.evaluation.judge import judge_of
 from medgen3d_stages.arrays import Image, Mask
-from medgen3d_stages.chain import TrainedStage, draw_images
+from medgen3d_stages.chain import TrainedStage
 from medgen3d_stages.diffusion.process import add_noise
 from medgen3d_stages.diffusion.sampler import Denoising
 from medgen3d_stages.diffusion.schedule import even_log_snr_steps
@@ -80,33 +74,18 @@ def refined(trained: TrainedStage, walk: Walk, image: Image, mask: Mask, seed: i
     return result
 
 
+def all_refined(found: Bench, walk: Walk) -> list[Image]:
+    """Every incoming image after this walk, each from a seed of its own."""
+    pairs = zip(found.incoming, found.masks, strict=True)
+    return [refined(found.refiner, walk, *pair, seed) for seed, pair in enumerate(pairs)]
+
+
 def main() -> None:
     """Print a row per walk."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--bundles", type=Path, required=True, help="folder with a bundle per stage")
-    parser.add_argument("--real", type=Path, required=True, help="the prepared set that the pipeline was trained on")
-    parser.add_argument("--judge", type=Path, required=True, help="bundle of a segmenter trained on real pairs")
-    parser.add_argument("--count", type=int, default=10, help="masks")
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    prepared = PreparedSet(options.real)
-    ids = [*prepared.info.case_ids("validation"), *prepared.info.case_ids("test")]
-    pairs = [read_example(prepared, case_id).cropped() for case_id in ids]
-    judge = judge_of(read_bundle(options.judge), "judge")
-    real = [measured(image, mask, judge) for image, mask in pairs]
-    masks = [mask for _, mask in pairs[: options.count]]
-    generator, refiner = (
-        read_bundle(options.bundles / stage).trained_stage() for stage in ("image_sequence_generator", "refiner")
-    )
-    incoming = draw_images(generator, masks, range(len(masks)))
-    print(f"{len(masks)} masks, {len(real)} real cases\n\n{COLUMNS}")
-    print(row("real images of these masks", real[: options.count], real, 0.0))
+    found = bench(arguments(__doc__).parse_args(), "validation", "test")
+    found.print_head()
     for walk in WALKS:
-        since = time.process_time()
-        images = [refined(refiner, walk, *pair, seed) for seed, pair in enumerate(zip(incoming, masks, strict=True))]
-        seconds = (time.process_time() - since) / len(masks)
-        cases = [measured(*pair, judge) for pair in zip(images, masks, strict=True)]
-        print(row(walk.name, cases, real, seconds), flush=True)
+        found.print_row(walk.name, partial(all_refined, found, walk))
 
 
 if __name__ == "__main__":

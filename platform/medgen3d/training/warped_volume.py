@@ -1,5 +1,6 @@
 """A volume whose voxels are fetched from places nearby, where it is sliced: no more is read and computed than that."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -19,7 +20,7 @@ _AT_ONCE = 2**17  # voxels, so that what is computed for them stays in a process
 
 
 @dataclass(frozen=True, slots=True)
-class DerivedVolume:
+class DerivedVolume(ABC):
     """A volume of the shape and type of another, whose voxels are made of the other's where it is sliced."""
 
     source: Volume3D
@@ -35,8 +36,8 @@ class DerivedVolume:
     def __len__(self) -> int:
         return len(self.source)
 
-    def __getitem__(self, key: Any) -> NDArray[Any]:
-        raise NotImplementedError
+    @abstractmethod
+    def __getitem__(self, key: Any) -> NDArray[Any]: ...
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         return np.asarray(self[:], dtype)
