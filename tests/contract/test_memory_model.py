@@ -22,7 +22,7 @@ def resident():
     return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 """
 SAMPLING = """
-size = (24, 256, 256)
+size = (8, 256, 256)
 stage = cost.make_empty_stage("refiner", load_config(presets=["cluster"]), size, 118)
 network = stage.build()["denoiser"]
 request = RefineRequest(image=np.zeros(size, np.float32), mask=np.zeros(size, np.uint8))
