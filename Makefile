@@ -31,7 +31,7 @@ test: check  ## What CI runs: check, then the contract, integration and end-to-e
 
 soak: $(INSTALLED)  ## Every property test with thousands of new examples, and the long versions of other tests
 	@$(BIN)/pytest -q --hypothesis-profile=soak --timeout=3600 tests/unit tests/contract
-	@$(BIN)/pytest -q --timeout=3600 -m soak tests/integration tests/e2e
+	@$(BIN)/pytest -q --timeout=3600 -m soak tests/contract tests/integration tests/e2e
 
 clean:  ## Remove caches and build output (to install anew, remove .venv as well)
 	@rm -rf build dist medgen3d.egg-info .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache

@@ -138,10 +138,14 @@ def fresh_state(tiny: Tiny, steps: int) -> TrainingState:
     return TrainingState(tiny.stage, settings, seed=0, device=DEVICE)
 
 
-KINDS = [(name, num_labels) for name in STAGE_NAMES for num_labels in (2, 4)]
+KINDS = [
+    pytest.param((name, num_labels), id=f"{name}-{num_labels}-labels", marks=marks)
+    for name in STAGE_NAMES
+    for num_labels, marks in ((2, pytest.mark.soak), (4, ()))
+]
 
 
-@pytest.fixture(scope="session", params=KINDS, ids=[f"{name}-{num_labels}-labels" for name, num_labels in KINDS])
+@pytest.fixture(scope="session", params=KINDS)
 def tiny(request: pytest.FixtureRequest) -> Tiny:
     return make_tiny(*request.param)
 

@@ -29,7 +29,10 @@ COUNT = 6
 SLOW = {"mask_generator": {"sampling_steps": 30}, "refiner": {"sampling_steps": 30}}
 STAGES = ("MaskGenerator", "ImageSequenceGenerator", "Refiner")
 LIMIT_S = 600.0
-pytestmark = pytest.mark.timeout(1800)  # much is killed and started again, which takes long on a busy machine
+pytestmark = [
+    pytest.mark.soak,
+    pytest.mark.timeout(1800),
+]  # much is killed and started again, which takes long on a busy machine
 
 
 @pytest.fixture(scope="module")
@@ -144,13 +147,14 @@ def parts(out: Path) -> int:
     )
 
 
-def test_a_run_that_loses_an_actor_then_a_node_then_its_driver_is_completed_with_the_same_bytes(
+def test_a_run_that_loses_actors_of_every_stage_then_a_node_then_its_driver_is_completed_with_the_same_bytes(
     cluster, start, undisturbed, tmp_path
 ):
     out = tmp_path / "set"
     cluster.add_node(num_cpus=2, object_store_memory=150 * 2**20)
     driver = start(out)
-    kill_at_work("ImageSequenceGenerator", driver)
+    for title in STAGES:
+        kill_at_work(title, driver)
     kill_a_node(cluster, out)
     wait_for(lambda: parts(out), driver)
     driver.kill()
@@ -161,7 +165,6 @@ def test_a_run_that_loses_an_actor_then_a_node_then_its_driver_is_completed_with
     assert RunStatus.read(Folder.of(out)).state == "finished"
 
 
-@pytest.mark.soak
 @pytest.mark.parametrize("title", STAGES)
 def test_an_actor_that_is_killed_in_mid_batch_costs_nothing(title, start, undisturbed, tmp_path):
     driver = start(tmp_path / "set")
@@ -170,7 +173,6 @@ def test_an_actor_that_is_killed_in_mid_batch_costs_nothing(title, start, undist
     assert_complete(tmp_path / "set", undisturbed)
 
 
-@pytest.mark.soak
 def test_a_node_that_dies_costs_nothing(cluster, start, undisturbed, tmp_path):
     cluster.add_node(num_cpus=2, object_store_memory=150 * 2**20)
     driver = start(tmp_path / "set")
@@ -180,7 +182,6 @@ def test_a_node_that_dies_costs_nothing(cluster, start, undisturbed, tmp_path):
     assert_complete(tmp_path / "set", undisturbed)
 
 
-@pytest.mark.soak
 def test_a_driver_that_is_killed_at_ten_random_moments_is_continued_each_time(start, undisturbed, tmp_path):
     moments = random.Random(5)
     out = tmp_path / "set"
@@ -196,7 +197,6 @@ def test_a_driver_that_is_killed_at_ten_random_moments_is_continued_each_time(st
     assert_complete(out, undisturbed)
 
 
-@pytest.mark.soak
 def test_a_case_that_kills_its_process_is_given_up_and_the_others_are_drawn(start, tmp_path):
     out = tmp_path / "set"
     ended(start(out, count=4, poisoned=2, options={}))
@@ -210,7 +210,6 @@ def test_a_case_that_kills_its_process_is_given_up_and_the_others_are_drawn(star
     assert len(hashes(out)) == 6
 
 
-@pytest.mark.soak
 def test_a_full_disk_ends_the_run_with_one_sentence_and_it_goes_on_once_there_is_room(start, undisturbed, tmp_path):
     disk = tmp_path / "disk"
     disk.mkdir()
@@ -233,7 +232,6 @@ def test_a_full_disk_ends_the_run_with_one_sentence_and_it_goes_on_once_there_is
         subprocess.run(["umount", str(disk)], check=True)
 
 
-@pytest.mark.soak
 def test_a_run_that_is_asked_to_end_finishes_what_it_has_begun_and_says_how_to_go_on(start, undisturbed, tmp_path):
     out, count = tmp_path / "set", 3 * COUNT  # more than the stages hold at a time
     driver = start(out, count)
@@ -264,7 +262,6 @@ def wide_pipeline(tiny_pipeline, tmp_path) -> dict[str, str]:
     return found
 
 
-@pytest.mark.soak
 def test_slow_writing_holds_the_first_stage_back(start, wide_pipeline, tmp_path):
     out, count = tmp_path / "set", 1600  # 280 MiB in flight, if nothing held them back
     small = {"object_store_memory": 80 * 2**20, "num_cpus": 8, "include_dashboard": False}

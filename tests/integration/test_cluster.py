@@ -35,30 +35,22 @@ with connect():
     script = f"from medgen3d.recipes.cluster import connect\\nwith connect({address!r}): pass"
     refused = subprocess.run([sys.executable, "-c", script], env=strange, capture_output=True, text=True)
     print(refused.stderr.splitlines()[-1])
+    @ray.remote(max_restarts=1, num_cpus=0)
+    class Named:
+        def __init__(self, name): self.name = name
+        def say(self): return self.name
+    print(ray.get(Named.remote(ray.put("what Ray's core warns of")).say.remote()))
 print(ray.is_initialized())
 """
     done = run(program, tmp_path)
     assert done.returncode == 0, done.stderr
-    resources, refused, after = done.stdout.splitlines()
+    resources, refused, _, after = done.stdout.splitlines()
     assert resources == "True False False"  # no test machine has GPUs
     assert "refused the connection" in refused
     assert "RAY_AUTH_TOKEN" in refused
     assert after == "False"
     assert list(tmp_path.iterdir()) == []
-    assert done.stderr == ""
-
-
-def test_what_rays_core_logs_about_actors_does_not_reach_the_user(tmp_path: Path):
-    program = """
-with connect():
-    @ray.remote(max_restarts=1, num_cpus=0)
-    class Named:
-        def __init__(self, name): self.name = name
-        def say(self): return self.name
-    print(ray.get(Named.remote(ray.put("x")).say.remote()))
-"""
-    done = run(program, tmp_path)
-    assert (done.stdout, done.stderr) == ("x\n", "")
+    assert done.stderr == ""  # nor does what Ray's core logs of actors that may restart
 
 
 def test_a_local_cluster_that_does_not_start_in_time_is_one_sentence_and_exit_code_1(tmp_path: Path):
