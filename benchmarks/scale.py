@@ -55,7 +55,8 @@ def weights(network: nn.Module) -> int:
 
 def process_bytes() -> int:
     """What a process takes that has loaded the stages, before it has any volume."""
-    code = "import resource, medgen3d_stages.chain; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    # Not getrusage, whose maximum begins with what the process had that started this one.
+    code = "import medgen3d_stages.chain; print(open('/proc/self/status').read().split('VmHWM:')[1].split()[0])"
     return 1024 * int(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
 
 

@@ -57,6 +57,8 @@ class MaskGeneratorConfig:
             raise ValueError(f"mode_probabilities must be three shares that sum to 1, got {self.mode_probabilities}")
         if not 0 <= self.scattered_probability <= 1:
             raise ValueError(f"scattered_probability must lie between 0 and 1, got {self.scattered_probability}")
+        if self.diffusion_steps < 1:
+            raise ValueError(f"diffusion_steps must be at least 1 step, got {self.diffusion_steps}")
         if not 1 <= self.sampling_steps <= self.diffusion_steps:
             raise ValueError(f"sampling_steps must lie between 1 and {self.diffusion_steps}, got {self.sampling_steps}")
         if self.guidance < 0 or self.cross_entropy_weight < 0:

@@ -139,6 +139,8 @@ def test_what_to_yaml_writes_loads_to_an_equal_configuration(tmp_path: Path):
         ("ingest.percentiles=[-1, 99]", ["ingest", "0 <= low < high <= 100", "(-1.0, 99.0)"]),
         ("ingest.split_shares=[0.5, 0.2, 0.2]", ["ingest", "sum to 1", "(0.5, 0.2, 0.2)"]),
         ("ingest.split_shares=[0, 0.5, 0.5]", ["ingest", "the first above 0"]),
+        ("seed=yes", ["seed: found true", "expected a number"]),
+        ("mask_generator.window=true", ["mask_generator.window: found true"]),
         ("seed.more=1", ["seed", "{'more': 1}", "integer"]),
         ("refiner=fast", ["'refiner'", "section", "'fast'"]),
         ("refiner.crop", ["--set 'refiner.crop'", "section.key=value"]),

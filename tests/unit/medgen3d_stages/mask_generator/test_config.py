@@ -17,6 +17,7 @@ from medgen3d_stages.mask_generator.config import MaskGeneratorConfig
         ({"mode_probabilities": (0.5, 0.5, 0.5)}, "sum to 1"),
         ({"mode_probabilities": (-0.5, 1.0, 0.5)}, "sum to 1"),
         ({"scattered_probability": 1.5}, "between 0 and 1, got 1.5"),
+        ({"diffusion_steps": 0}, "diffusion_steps must be at least 1 step, got 0"),
         ({"diffusion_steps": 1000, "sampling_steps": 0}, "between 1 and 1000, got 0"),
         ({"diffusion_steps": 20, "sampling_steps": 21}, "between 1 and 20, got 21"),
         ({"guidance": -1.0}, "must not be negative"),

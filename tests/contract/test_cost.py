@@ -1,3 +1,5 @@
+"""The cost of a configuration as `medgen3d.recipes.cost` counts it: operations, calls and memory."""
+
 from contextlib import nullcontext
 
 import pytest
