@@ -8,6 +8,7 @@ can be imported as always. A program that wants all of MONAI in the same process
 
 import sys
 import threading
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -56,6 +57,9 @@ with _hidden(OPTIONAL):
     from monai.networks.blocks.spade_norm import SPADE
     from monai.networks.nets import DiffusionModelUNet, MultiScalePatchDiscriminator, SegResNet, SPADEDiffusionModelUNet
     from monai.networks.nets.resnet import ResNetFeatures
+
+# MONAI 1.6 warns whoever measures surfaces of an argument that only MONAI itself passes.
+warnings.filterwarnings("ignore", "monai.metrics.utils get_mask_edges", FutureWarning)
 
 __all__ = [
     "SPADE",

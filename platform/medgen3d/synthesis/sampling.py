@@ -24,10 +24,10 @@ def with_options(bundle: Bundle, named: Mapping[str, Any]) -> Bundle:
     changed = {option: value for option, value in named.items() if value != getattr(config, option)}
     for option, value in changed.items():
         if option not in config.SAMPLING_FIELDS:
-            can = f"only {', '.join(config.SAMPLING_FIELDS)} can" if config.SAMPLING_FIELDS else "no option of it can"
             raise ConfigError(
-                f"{stage}.{option} is set to {value}, but the trained stage has {getattr(config, option)}; {can} be "
-                "chosen at synthesis, so leave it out or train the stage again"
+                f"{stage}.{option} is set to {value}, but the trained stage has {getattr(config, option)}; only "
+                f"{', '.join(config.SAMPLING_FIELDS)} can be chosen at synthesis, so leave it out or train the stage "
+                "again"
             )
     try:
         dataclasses.replace(config, **changed)

@@ -8,13 +8,15 @@ from typing import ClassVar
 class ImageSequenceGeneratorConfig:
     """Options of the stage; every value is checked when it is set."""
 
-    SAMPLING_FIELDS: ClassVar[tuple[str, ...]] = ()
+    SAMPLING_FIELDS: ClassVar[tuple[str, ...]] = ("style_spread",)
     """Options that training never uses: they may be chosen anew when a trained stage is used."""
 
     history: int = 2
     """Generated slices that the generator sees, L [slices]."""
     style: int = 64
     """Numbers in the style vector."""
+    style_spread: float = 1.0
+    """Standard deviation of each of these numbers when a style is drawn; above 1 for images that differ more."""
     channels: tuple[int, ...] = (32, 64, 96, 128)
     """Features per resolution level of the generator; each level halves the resolution."""
     spade_channels: int = 16
@@ -59,6 +61,8 @@ class ImageSequenceGeneratorConfig:
         for name in counts:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.style_spread < 0:
+            raise ValueError(f"style_spread must not be negative, got {self.style_spread}")
         if not (0 <= self.short_history_probability <= 1 and 0 <= self.teacher_forced_share <= 1):
             raise ValueError("short_history_probability and teacher_forced_share must lie between 0 and 1")
         weights = (

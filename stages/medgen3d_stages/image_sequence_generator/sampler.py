@@ -80,7 +80,8 @@ class ImageRun:
         self, request: ImageRequest, generator: torch.Generator, config: ImageSequenceGeneratorConfig, spec: DataSpec
     ) -> None:
         source = generator if request.style_seed is None else torch.Generator().manual_seed(request.style_seed)
-        self._walk = Walk(request, spec, normal((config.style,), [source], torch.device("cpu"))[0])
+        style = config.style_spread * normal((config.style,), [source], torch.device("cpu"))[0]
+        self._walk = Walk(request, spec, style)
         self._number = 0
         self.total, self.done = self._walk.depth, 0
 

@@ -9,6 +9,7 @@ import torch
 from medgen3d_stages.arrays import Example
 from medgen3d_stages.catalogue import STAGE_NAMES, config_type, make_stage
 from medgen3d_stages.contract import DataSpec
+from medgen3d_stages.image_sequence_generator.config import ImageSequenceGeneratorConfig
 from medgen3d_stages.mask_generator.config import MaskGeneratorConfig
 from medgen3d_stages.refiner.config import RefinerConfig
 from medgen3d_stages.segmenter.config import SegmenterConfig
@@ -16,11 +17,13 @@ from medgen3d_stages.segmenter.config import SegmenterConfig
 SPEC = DataSpec(num_labels=3, plane=(8, 16), spacing_mm=(1.0, 1.0, 1.0), max_depth=6)
 CONFIGS = {
     "mask_generator": MaskGeneratorConfig(window=4, channels=(8,), attention_levels=(False,)),
+    "image_sequence_generator": ImageSequenceGeneratorConfig(style=4, channels=(8, 8), spade_channels=8),
     "refiner": RefinerConfig(channels=(8,), attention_levels=(False,), spade_channels=8, crop=8),
     "segmenter": SegmenterConfig(channels=8, num_res_blocks=(1, 1), patch=(4, 8, 8)),
 }
 OTHER = {
     "mask_generator": {"overlap": 1, "sampler": "ddpm", "sampling_steps": 3, "guidance": 2.0},
+    "image_sequence_generator": {"style_spread": 2.0},
     "refiner": {
         "start": 0.9,
         "end": 0.1,

@@ -40,11 +40,6 @@ def test_an_option_that_the_networks_depend_on_is_refused(bundle):
     assert "only start, end, sampling_steps, guidance, fusion, slice_batch can be chosen" in text
 
 
-def test_a_stage_without_options_of_sampling_says_so(tiny_pipeline):
-    with pytest.raises(ConfigError, match="no option of it can be chosen at synthesis"):
-        with_options(read_bundle(tiny_pipeline["image_sequence_generator"]), {"window": 9})
-
-
 def test_options_that_do_not_fit_the_trained_schedule_are_refused(bundle):
     # Its T is 1000: from 0.002 x 1000 = 2 steps there are no 3 to visit.
     with pytest.raises(ConfigError, match="refiner: sampling_steps must lie between 1 and 2, the steps from start"):

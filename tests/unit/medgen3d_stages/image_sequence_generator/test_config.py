@@ -12,6 +12,7 @@ from medgen3d_stages.image_sequence_generator.config import ImageSequenceGenerat
         ({"channels": (8, 12)}, "multiples of 8"),
         ({"channels": (0, 8)}, "multiples of 8"),
         ({"style": 0}, "style must be at least 1, got 0"),
+        ({"style_spread": -0.5}, "style_spread must not be negative, got -0.5"),
         ({"style_slices": 0}, "style_slices must be at least 1"),
         ({"num_scales": 0}, "num_scales must be at least 1"),
         ({"num_layers": 0}, "num_layers must be at least 1"),

@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -104,6 +106,19 @@ def test_volumes_of_one_style_seed_share_their_style_whatever_their_own_streams(
     shared = torch.randn(4, generator=torch.Generator().manual_seed(5))
     own = torch.randn(4, generator=torch.Generator().manual_seed(2))
     torch.testing.assert_close(styles[0], torch.stack([shared, shared, own]))
+
+
+def test_styles_are_drawn_as_wide_as_is_chosen(stage, copying_networks):
+    def drawn(spread: float) -> torch.Tensor:
+        chosen = type(stage)(dataclasses.replace(stage.config, style_spread=spread), stage.spec)
+        styles = []
+        hook = copying_networks["generator"].register_forward_pre_hook(lambda _, inputs: styles.append(inputs[1]))
+        chosen.sample(copying_networks, [ImageRequest(mask=numbered_mask(3, 1))], generators(1))
+        hook.remove()
+        return styles[0]
+
+    assert torch.equal(drawn(2.0), 2 * drawn(1.0))
+    assert torch.equal(drawn(0.0), torch.zeros(1, 4))
 
 
 def test_slices_follow_the_slice_before_them(stage: ImageSequenceGenerator, copying_networks):
