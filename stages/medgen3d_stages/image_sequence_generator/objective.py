@@ -129,7 +129,7 @@ def generator_loss(
     rng: torch.Generator,
     forced: bool,
 ) -> dict[str, Tensor]:
-    """Adversarial, feature matching, L1, flow and KL, weighted as configured."""
+    """Adversarial, feature matching, L1, flow and KL, weighted as configured; and how widely styles are spread."""
     slices, mean, log_variance = generate_window(networks, batch, config, rng, forced)
     adversarial = PatchAdversarialLoss(criterion="least_squares", no_activation_leastsq=True)
     terms = {
@@ -149,7 +149,8 @@ def generator_loss(
         "kl": config.kl_weight,
     }
     total = sum((weights[name] * term for name, term in terms.items()), torch.zeros((), device=mean.device))
-    return {"total": total} | terms
+    spread = (mean**2 + log_variance.exp()).mean().sqrt().detach()
+    return {"total": total} | terms | {"style_spread": spread}
 
 
 def reconstruction(slices: list[Slice], batch: Batch, config: ImageSequenceGeneratorConfig) -> tuple[Tensor, Tensor]:

@@ -240,6 +240,7 @@ def test_the_generator_pays_for_each_of_its_faults_as_weighted(stage, judged):
     assert losses["l1"] == pytest.approx(0.1)  # copies of the previous slice
     assert losses["flow"] == pytest.approx(0.1)
     assert losses["kl"] == pytest.approx(0.5 * 4)  # mean^2 / 2 for each of the 4 numbers
+    assert losses["style_spread"] == pytest.approx(2**0.5)  # a mean of 1 and a variance of 1
     assert losses["feature_matching"] > 0
     weighted = (
         config.adversarial_weight * losses["adversarial"]
