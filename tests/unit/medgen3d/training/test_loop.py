@@ -118,6 +118,7 @@ def test_every_term_of_every_turn_is_reported_by_name(gan, prepared):
         "generator/l1",
         "generator/flow",
         "generator/kl",
+        "generator/style_spread",
         "generator/gradient_norm",
     }
 
