@@ -29,8 +29,8 @@ check: $(INSTALLED)  ## The fast loop, some minutes: linters, types, import rule
 test: check  ## What CI runs: check, then the contract, integration and end-to-end tests
 	@$(BIN)/pytest -q -n 2 --dist loadfile --no-loadscope-reorder --durations=10 tests/e2e tests/integration tests/contract
 
-soak: $(INSTALLED)  ## Every property test with thousands of new examples, and the long versions of other tests
-	@$(BIN)/pytest -q --hypothesis-profile=soak --timeout=3600 tests/unit tests/contract
+soak: $(INSTALLED)  ## The property tests of tests/unit with thousands of new examples, and the long versions of other tests
+	@$(BIN)/pytest -q --hypothesis-profile=soak --timeout=3600 tests/unit
 	@$(BIN)/pytest -q --timeout=3600 -m soak tests/contract tests/integration tests/e2e
 
 clean:  ## Remove caches and build output (to install anew, remove .venv as well)

@@ -23,7 +23,7 @@ def openapi(server):
     return schemathesis.openapi.from_url(f"{server.url}/openapi.json", headers=headers)
 
 
-EXAMPLES = settings.default.max_examples // 4  # `make soak` asks for more
+EXAMPLES = settings.default.max_examples // 4
 ENDPOINTS = [
     "POST /v1/jobs",
     "GET /v1/jobs",
