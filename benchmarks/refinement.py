@@ -75,13 +75,14 @@ class Bench:
         print(row("real images of these masks", self.real[: len(self.masks)], self.real, 0.0))
         self.print_row("not refined", lambda: self.incoming)
 
-    def print_row(self, name: str, draw: Callable[[], Sequence[Image]]) -> None:
-        """What is drawn, with the time that it takes."""
+    def print_row(self, name: str, draw: Callable[[], list[Image]]) -> list[Image]:
+        """What is drawn, with the time that it takes; returns the images."""
         since = time.process_time()
         images = draw()
         seconds = (time.process_time() - since) / len(self.masks)
         cases = [measured(*pair, self.judge) for pair in zip(images, self.masks, strict=True)]
         print(row(name, cases, self.real, seconds), flush=True)
+        return images
 
 
 def arguments(about: str) -> argparse.ArgumentParser:

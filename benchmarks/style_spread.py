@@ -25,12 +25,11 @@ from medgen3d_stages.chain import TrainedStage, draw_images, refine
 SPREADS = (1.0, 1.25, 1.5, 1.75, 2.0)
 
 
-def drawn(found: Bench, generator: TrainedStage, spread: float, kept: list[Image]) -> list[Image]:
-    """Refined images of this spread, the seeds the same for each; `kept` holds them as well."""
+def drawn(found: Bench, generator: TrainedStage, spread: float) -> list[Image]:
+    """Refined images of this spread, the seeds the same for each."""
     numbers = range(len(found.masks))
     images = draw_images(with_options(generator, {"style_spread": spread}), found.masks, numbers)
-    kept.extend(refine(found.refiner, images, found.masks, numbers))
-    return kept
+    return refine(found.refiner, images, found.masks, numbers)
 
 
 def ms_ssim(images: list[Image]) -> float:
@@ -58,8 +57,7 @@ def main() -> None:
     found.print_head()
     variety = [f"real: MS-SSIM {ms_ssim([image for image, _ in real]):.3f}"]
     for spread in SPREADS:
-        images: list[Image] = []
-        found.print_row(f"spread {spread}", partial(drawn, found, generator, spread, images))
+        images = found.print_row(f"spread {spread}", partial(drawn, found, generator, spread))
         near = near_copies(closest(images, found.masks, known), of_real).mean()
         variety.append(f"spread {spread}: MS-SSIM {ms_ssim(images):.3f}, near a training image {near:.1%}")
     print("\n" + "\n".join(variety))

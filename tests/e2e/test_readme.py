@@ -1,7 +1,7 @@
 """The README's commands, run in order in the environment that is already there; what they leave behind.
 
-The demo, which trains for minutes, is shown here and run in `make soak`. It draws chests in LPS orientation, with thick
-slices and label ids with gaps.
+The demo trains for minutes: here it says what it would do, `make soak` runs it. It draws chests in LPS orientation,
+with thick slices and label ids with gaps.
 """
 
 import json
@@ -91,11 +91,8 @@ def test_commands_are_found_in_order_without_comments_and_with_their_continuatio
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    return checkout(tmp_path_factory.mktemp("checkout"))
-
-
-def checkout(root: Path) -> Path:
     """A checkout in which the environment is built, without anything that earlier runs have left behind."""
+    root = tmp_path_factory.mktemp("checkout")
     for name in ("Makefile", "pyproject.toml", "constraints.txt"):
         (root / name).symlink_to(REPOSITORY / name)
     (root / ".venv").mkdir()
@@ -128,15 +125,16 @@ def run(folder) -> Callable[[str], str]:
 
     def once(command: str) -> str:
         if command not in said:
-            said[command] = _run(["bash", "-euo", "pipefail", "-c", command], folder, as_a_user())
+            said[command] = _run(command, folder)
         return said[command]
 
     return once
 
 
-def _run(words: list[str], folder: Path, environment: dict[str, str]) -> str:
+def _run(command: str, folder: Path) -> str:
+    words = ["bash", "-euo", "pipefail", "-c", command]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    with subprocess.Popen(words, cwd=folder, env=environment, start_new_session=True, **pipes) as process:
+    with subprocess.Popen(words, cwd=folder, env=as_a_user(), start_new_session=True, **pipes) as process:
         try:
             stdout, stderr = process.communicate()
         except BaseException:  # the test's time is over

@@ -7,10 +7,11 @@ import socket
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
 
+import psutil
 import psycopg
 import pytest
 
@@ -31,6 +32,23 @@ def prepared_heads(ray_cluster, tmp_path_factory) -> PreparedSet:
     write_phantoms("brain_mr", 12, 0, root / "phantoms", size=(8, 16, 16))
     ingest(root / "phantoms", root / "prepared", load_config(presets=["smoke"]).ingest, seed=0, name="heads")
     return PreparedSet(root / "prepared")
+
+
+@pytest.fixture(scope="session")
+def ray_processes() -> Callable[[str], list[psutil.Process]]:
+    """ray_processes(title): living workers of this test's Ray with this in their title; others run Ray here as well."""
+
+    def find(title: str) -> list[psutil.Process]:
+        found = []
+        for process in psutil.process_iter():
+            with suppress(psutil.Error):  # it ended meanwhile, or is somebody else's
+                command = " ".join(process.cmdline())
+                is_ours = process.environ().get("RAY_TMPDIR") == os.environ["RAY_TMPDIR"]
+                if command.startswith("ray::") and title in command and is_ours:
+                    found.append(process)
+        return found
+
+    return find
 
 
 @pytest.fixture(scope="session")

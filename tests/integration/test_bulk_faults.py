@@ -11,10 +11,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
-import psutil
 import pytest
 from ray.cluster_utils import Cluster
 
@@ -29,10 +27,8 @@ COUNT = 6
 SLOW = {"mask_generator": {"sampling_steps": 30}, "refiner": {"sampling_steps": 30}}
 STAGES = ("MaskGenerator", "ImageSequenceGenerator", "Refiner")
 LIMIT_S = 600.0
-pytestmark = [
-    pytest.mark.soak,
-    pytest.mark.timeout(1800),
-]  # much is killed and started again, which takes long on a busy machine
+# Much is killed and started again, which takes long on a busy machine.
+pytestmark = [pytest.mark.soak, pytest.mark.timeout(1800)]
 
 
 @pytest.fixture(scope="module")
@@ -123,22 +119,9 @@ def wait_for(condition, driver: subprocess.Popen[str]):
     raise AssertionError("it took too long")
 
 
-def workers(title: str) -> list[int]:
-    """Processes of this test's Ray that are at work on something; others run Ray on this machine as well."""
-    found = []
-    for process in psutil.process_iter():
-        with suppress(psutil.Error):  # it ended meanwhile, or is somebody else's
-            command = " ".join(process.cmdline())
-            is_at_work = command.startswith("ray::") and title in command and "submit" in command
-            if is_at_work and any(os.environ["RAY_TMPDIR"] in word for word in process.parent().cmdline()):
-                found.append(process.pid)
-    return found
-
-
-def kill_at_work(title: str, driver: subprocess.Popen[str]) -> None:
-    """Kill a process of an actor in the middle of a batch."""
-    (pid, *_) = wait_for(lambda: workers(title), driver)
-    os.kill(pid, signal.SIGKILL)
+def at_work(stage: str) -> str:
+    """The end of the title of a process that is in the middle of a batch."""
+    return f"{stage}Actor)).submit"
 
 
 def parts(out: Path) -> int:
@@ -148,13 +131,13 @@ def parts(out: Path) -> int:
 
 
 def test_a_run_that_loses_actors_of_every_stage_then_a_node_then_its_driver_is_completed_with_the_same_bytes(
-    cluster, start, undisturbed, tmp_path
+    cluster, start, undisturbed, ray_processes, tmp_path
 ):
     out = tmp_path / "set"
     cluster.add_node(num_cpus=2, object_store_memory=150 * 2**20)
     driver = start(out)
-    for title in STAGES:
-        kill_at_work(title, driver)
+    for stage in STAGES:
+        wait_for(lambda stage=stage: ray_processes(at_work(stage)), driver)[0].kill()
     kill_a_node(cluster, out)
     wait_for(lambda: parts(out), driver)
     driver.kill()
@@ -165,18 +148,18 @@ def test_a_run_that_loses_actors_of_every_stage_then_a_node_then_its_driver_is_c
     assert RunStatus.read(Folder.of(out)).state == "finished"
 
 
-@pytest.mark.parametrize("title", STAGES)
-def test_an_actor_that_is_killed_in_mid_batch_costs_nothing(title, start, undisturbed, tmp_path):
+@pytest.mark.parametrize("stage", STAGES)
+def test_an_actor_that_is_killed_in_mid_batch_costs_nothing(stage, start, undisturbed, ray_processes, tmp_path):
     driver = start(tmp_path / "set")
-    kill_at_work(title, driver)
+    wait_for(lambda: ray_processes(at_work(stage)), driver)[0].kill()
     ended(driver)
     assert_complete(tmp_path / "set", undisturbed)
 
 
-def test_a_node_that_dies_costs_nothing(cluster, start, undisturbed, tmp_path):
+def test_a_node_that_dies_costs_nothing(cluster, start, undisturbed, ray_processes, tmp_path):
     cluster.add_node(num_cpus=2, object_store_memory=150 * 2**20)
     driver = start(tmp_path / "set")
-    wait_for(lambda: workers("Refiner"), driver)
+    wait_for(lambda: ray_processes(at_work("Refiner")), driver)
     kill_a_node(cluster, tmp_path / "set")
     ended(driver)
     assert_complete(tmp_path / "set", undisturbed)
@@ -232,10 +215,12 @@ def test_a_full_disk_ends_the_run_with_one_sentence_and_it_goes_on_once_there_is
         subprocess.run(["umount", str(disk)], check=True)
 
 
-def test_a_run_that_is_asked_to_end_finishes_what_it_has_begun_and_says_how_to_go_on(start, undisturbed, tmp_path):
+def test_a_run_that_is_asked_to_end_finishes_what_it_has_begun_and_says_how_to_go_on(
+    start, undisturbed, ray_processes, tmp_path
+):
     out, count = tmp_path / "set", 3 * COUNT  # more than the stages hold at a time
     driver = start(out, count)
-    wait_for(lambda: workers("Refiner"), driver)
+    wait_for(lambda: ray_processes(at_work("Refiner")), driver)
     driver.send_signal(signal.SIGINT)
     ended(driver, code=130)
     status, found = RunStatus.read(Folder.of(out)), SyntheticSet(out)

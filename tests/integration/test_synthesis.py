@@ -4,13 +4,11 @@ import json
 import shutil
 import threading
 import time
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
-import psutil
 import pytest
 
 from medgen3d.artifacts.prepared_set import PreparedSet
@@ -94,13 +92,11 @@ def test_an_interrupted_set_is_completed_with_the_same_bytes_by_two_actors_per_s
     assert len(SyntheticSet(out).rows) == 5
 
 
-def test_an_actor_that_dies_is_replaced_and_the_set_is_the_same(five, knee, tmp_path):
-    killed = []
-
+def test_an_actor_that_dies_is_replaced_and_the_set_is_the_same(five, knee, tmp_path, ray_processes):
     def kill_the_refiner() -> None:
-        while not killed:
+        while not (found := ray_processes("RefinerActor")):
             time.sleep(0.05)
-            killed.extend(kill_own_worker("RefinerActor"))
+        found[0].kill()
 
     killer = threading.Thread(target=kill_the_refiner, daemon=True)
     killer.start()
@@ -109,17 +105,6 @@ def test_an_actor_that_dies_is_replaced_and_the_set_is_the_same(five, knee, tmp_
 
     assert (summary.num_drawn, summary.failures) == (5, {})
     assert hashes(tmp_path / "set") == hashes(five[0])
-
-
-def kill_own_worker(title: str) -> list[int]:
-    """Kill the first process of this test's Ray with this in its title, if there is one: its number."""
-    for process in psutil.Process().children(recursive=True):
-        with suppress(psutil.Error):  # it ended meanwhile
-            command = " ".join(process.cmdline())
-            if command.startswith("ray::MapWorker") and title in command:
-                process.kill()
-                return [process.pid]
-    return []
 
 
 def test_images_for_the_masks_of_a_set_are_those_that_were_drawn_with_them(five, knee, tmp_path):

@@ -139,18 +139,8 @@ def bundle_weights(result: StageResult) -> Weights:
 # Two workers, one of which is killed
 
 
-def train_workers() -> list[int]:
-    """The ids of the training workers among the processes below this one."""
-    found = []
-    for process in psutil.Process().children(recursive=True):
-        with suppress(psutil.Error):  # ended meanwhile
-            if " ".join(process.cmdline()).startswith("ray::RayTrainWorker"):
-                found.append(process.pid)
-    return found
-
-
 @pytest.fixture(scope="module")
-def killed(data, store) -> tuple[ExperimentConfig, StageResult]:
+def killed(data, store, ray_processes) -> tuple[ExperimentConfig, StageResult]:
     """A training of two workers, one of which dies half way."""
     config = experiment(settings("mask_generator", store, "cluster.num_workers=2"))
     killed = []
@@ -158,8 +148,8 @@ def killed(data, store) -> tuple[ExperimentConfig, StageResult]:
     def kill_one(stage: str, step: int, steps: int, metrics: dict[str, float]) -> None:
         if step > 2 * CHECKPOINT_EVERY and not killed:
             assert step < steps
-            killed.append(train_workers()[-1])
-            os.kill(killed[0], signal.SIGKILL)
+            killed.append(ray_processes("RayTrainWorker")[-1])
+            killed[0].kill()
 
     result = fit("mask_generator", data, config, "killed", kill_one)
     assert killed
