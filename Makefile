@@ -8,6 +8,9 @@ DEMO ?=
 
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+# Unit tests of many parts at once, which `make check` leaves to `make test`.
+SLOW_UNITS := $(addprefix tests/unit/,medgen3d/evaluation/test_suite.py medgen3d/evaluation/test_training_preference.py \
+  medgen3d_stages/test_stepping.py)
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
@@ -24,10 +27,10 @@ check: $(INSTALLED)  ## The fast loop, some minutes: linters, types, import rule
 	@$(BIN)/ruff format --check . || { echo "Run $(BIN)/ruff format ."; exit 1; }
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
-	@$(BIN)/pytest -x -q -n auto tests/unit tests/architecture
+	@$(BIN)/pytest -x -q -n auto $(addprefix --ignore=,$(SLOW_UNITS)) tests/unit tests/architecture
 
 test: check  ## What CI runs: check, then the contract, integration and end-to-end tests
-	@$(BIN)/pytest -q -n 2 --dist loadfile --no-loadscope-reorder --durations=10 tests/e2e tests/integration tests/contract
+	@$(BIN)/pytest -q -n 2 --dist loadfile --no-loadscope-reorder --durations=10 $(SLOW_UNITS) tests/e2e tests/integration tests/contract
 
 soak: $(INSTALLED)  ## The property tests of tests/unit with thousands of new examples, and the long versions of other tests
 	@$(BIN)/pytest -q --hypothesis-profile=soak --timeout=3600 tests/unit

@@ -107,7 +107,8 @@ def test_the_segmenter_is_trained_on_the_training_split_once_and_named_in_the_re
 
 def test_a_set_that_equals_the_test_split_has_no_gap_and_meets_its_goals(judged, root, tmp_path):
     components = "{figure: plausibility.components_difference.*, at_most: 0}"
-    chosen = goals(tmp_path, "{figure: agreement.dice_gap, at_most: 0.001}", components)
+    # Written images are rounded to whole numbers, after which a judge that hardly learnt may see a voxel otherwise.
+    chosen = goals(tmp_path, "{figure: agreement.dice_gap, at_most: 0.01}", components)
     result = evaluate(root, tmp_path / "out", "--gate", chosen)
     assert result.exit_code == 0, result.output
     report = read_report(tmp_path / "out")
