@@ -1,33 +1,27 @@
-"""NIfTI files: the only module that knows nibabel, and the only place where a file's orientation is turned to RAS.
+"""NIfTI files: the only place that knows nibabel, and the only place where a file's orientation is turned to RAS.
 
-nibabel interprets headers and orientations. Voxels are read and written here, so that a header is judged before memory
-is taken for them, and a damaged gzip stream is always noticed.
+nibabel interprets headers (`nifti_header`) and orientations. Voxels are read and written here, so that a header is judged
+before memory is taken for them, and a damaged gzip stream is always noticed.
 """
 
-import contextlib
 import gzip
 import io
 import os
-import zlib
-from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, NamedTuple, cast
+from typing import IO, NamedTuple
 
 import nibabel as nib
 import numpy as np
 from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, io_orientation, ornt_transform
-from nibabel.spatialimages import HeaderDataError
-from nibabel.wrapstruct import WrapStructError
 from numpy.typing import DTypeLike, NDArray
 
+from medgen3d.artifacts.nifti_header import Layout, checked_header, layout_of, stored_header
+from medgen3d.artifacts.nifti_stream import EXPECTED, RESTORE, read_bytes, readable, skip
 from medgen3d.core.errors import VolumeFileError
 from medgen3d.core.volume import Affine, Volume, as_type
 
 MAX_BYTES = 4 * 2**30
-SUFFIXES = (".nii.gz", ".nii")
 _RAS = axcodes2ornt("RAS")
-_EXPECTED = "one three-dimensional NIfTI volume"
-_RESTORE = "Restore or export the file again."
 _MAX_TRAILING_BYTES = 2**20
 
 
@@ -37,11 +31,15 @@ class VolumeFile(NamedTuple):
     volume: In RAS memory order [D, H, W], in the file's own voxel type (float32 where the file asks for scaling).
     axis_codes: Orientation of the file, such as "LPS".
     dtype: numpy name of the voxel type.
+    is_scaled: Whether the file asked for scaling, so that numbers that were whole may be off by a rounding error.
+    notes: Sentences about what is ambiguous in the file.
     """
 
     volume: Volume
     axis_codes: str
     dtype: str
+    is_scaled: bool = False
+    notes: tuple[str, ...] = ()
 
 
 class VolumeHeader(NamedTuple):
@@ -59,25 +57,6 @@ class VolumeHeader(NamedTuple):
     pixdim: tuple[float, float, float]
 
 
-class _Layout(NamedTuple):
-    """What the header says about the voxels that follow; shape and affine are the file's (x, y, z)."""
-
-    shape: tuple[int, int, int]
-    dtype: np.dtype[np.generic]
-    offset: int
-    affine: Affine
-    slope: float
-    intercept: float
-
-    @property
-    def num_bytes(self) -> int:
-        return int(np.prod(self.shape, dtype=object)) * self.dtype.itemsize
-
-    @property
-    def is_scaled(self) -> bool:
-        return (self.slope, self.intercept) != (1.0, 0.0)
-
-
 def read(path: Path, max_bytes: int = MAX_BYTES) -> VolumeFile:
     """Read one volume and turn it to RAS.
 
@@ -91,13 +70,13 @@ def read(path: Path, max_bytes: int = MAX_BYTES) -> VolumeFile:
     Raises:
         VolumeFileError: The file is missing, damaged, truncated, too large or no single 3D volume.
     """
-    with _readable(path) as file:
+    with readable(path) as file:
         return _volume_of(path, file, max_bytes)
 
 
 def decode(content: bytes, name: str) -> VolumeFile:
     """The volume that a file holds whose bytes are at hand; `name` stands in errors, which are those of `read`."""
-    with _readable(Path(name), io.BytesIO(content)) as file:
+    with readable(Path(name), io.BytesIO(content)) as file:
         return _volume_of(Path(name), file, MAX_BYTES)
 
 
@@ -112,23 +91,24 @@ def read_header(path: Path, max_bytes: int = MAX_BYTES) -> VolumeHeader:
         VolumeFileError: As `read`, as far as the header tells; also a header whose magic, size or bits per voxel
             contradict its format.
     """
-    with _readable(path) as file:
-        stored = _stored_header(path, file)
+    with readable(path) as file:
+        stored = stored_header(path, file)
         for field, found, expected in (
             ("magic", bytes(stored["magic"])[:3], stored.single_magic),
             ("sizeof_hdr", int(stored["sizeof_hdr"]), stored.sizeof_hdr),
         ):
             if found != expected:
-                raise VolumeFileError(str(path), f"{field} {found!r} in the header", repr(expected), _RESTORE)
-        layout = _layout_of(path, _checked_header(path, file, stored), max_bytes)
+                raise VolumeFileError(str(path), f"{field} {found!r} in the header", repr(expected), RESTORE)
+        layout = layout_of(path, stored, checked_header(path, file, stored), max_bytes)
     if np.isinf([stored["scl_slope"], stored["scl_inter"]]).any():  # NaN is how "not scaled" is said
         scaling = f"scl_slope {stored['scl_slope']} and scl_inter {stored['scl_inter']} in the header"
-        raise VolumeFileError(str(path), scaling, "numbers", _RESTORE)
+        raise VolumeFileError(str(path), scaling, "numbers", RESTORE)
     if stored["bitpix"] != layout.dtype.itemsize * 8:
         bits = f"bitpix {stored['bitpix']} in the header"
-        raise VolumeFileError(str(path), bits, f"{layout.dtype.itemsize * 8}", _RESTORE)
-    one_voxel = in_ras(np.zeros((1, 1, 1), np.uint8), layout.affine).volume
-    along = dict(zip(io_orientation(layout.affine)[:, 0].astype(int).tolist(), layout.shape, strict=True))
+        raise VolumeFileError(str(path), bits, f"{layout.dtype.itemsize * 8}", RESTORE)
+    affine = layout.grid.affine
+    one_voxel = in_ras(np.zeros((1, 1, 1), np.uint8), affine).volume
+    along = dict(zip(io_orientation(affine)[:, 0].astype(int).tolist(), layout.shape, strict=True))
     x_mm, y_mm, z_mm = (float(length) for length in stored["pixdim"][1:4])
     return VolumeHeader(
         axes=tuple(int(length) for length in stored.get_data_shape()),
@@ -176,114 +156,48 @@ def encode(volume: Volume, axis_codes: str = "RAS", dtype: DTypeLike | None = No
 
 def in_ras(array: NDArray[np.generic], affine: Affine) -> VolumeFile:
     """An array in a file's own (x, y, z) order -> its volume on the RAS grid; exact, nothing is interpolated."""
+    view, turned = _turned(array, affine)
+    return _volume_file(np.ascontiguousarray(view), turned, affine)
+
+
+def _turned(array: NDArray[np.generic], affine: Affine) -> tuple[NDArray[np.generic], Affine]:
+    """A view [D, H, W] of an array in a file's order, and the affine of the view."""
     turn = ornt_transform(io_orientation(affine), _RAS)
-    volume = Volume(
-        voxels=np.ascontiguousarray(apply_orientation(array, turn).transpose(2, 1, 0)),
-        affine=affine @ inv_ornt_aff(turn, array.shape),
-    )
-    return VolumeFile(volume, "".join(nib.aff2axcodes(affine)), array.dtype.name)
+    return apply_orientation(array, turn).transpose(2, 1, 0), affine @ inv_ornt_aff(turn, array.shape)
 
 
-@contextlib.contextmanager
-def _readable(path: Path, content: IO[bytes] | None = None) -> Iterator[IO[bytes]]:
-    """The uncompressed file, or content of one; every way in which a file can be damaged becomes a VolumeFileError."""
-    if not path.name.endswith(SUFFIXES):
-        raise VolumeFileError(str(path), "another file type", _EXPECTED, "Give a .nii or .nii.gz file.")
-    try:
-        with content or path.open("rb") as stored:
-            yield cast("IO[bytes]", gzip.GzipFile(fileobj=stored)) if path.suffix == ".gz" else stored
-    except FileNotFoundError as error:
-        raise VolumeFileError(str(path), "no such file", _EXPECTED, "Check the name, or restore the file.") from error
-    except EOFError as error:
-        raise VolumeFileError(str(path), "a truncated gzip file", _EXPECTED, _RESTORE) from error
-    except (gzip.BadGzipFile, zlib.error) as error:
-        raise VolumeFileError(str(path), f"a damaged gzip file ({error})", _EXPECTED, _RESTORE) from error
-    except OSError as error:
-        raise VolumeFileError(str(path), str(error), _EXPECTED, "Make the file readable.") from error
+def _volume_file(voxels: NDArray[np.generic], turned: Affine, affine: Affine) -> VolumeFile:
+    return VolumeFile(Volume(voxels=voxels, affine=turned), "".join(nib.aff2axcodes(affine)), voxels.dtype.name)
 
 
 def _volume_of(path: Path, file: IO[bytes], max_bytes: int) -> VolumeFile:
-    layout = _layout_of(path, _checked_header(path, file, _stored_header(path, file)), max_bytes)
-    return in_ras(_read_voxels(path, file, layout), layout.affine)
+    stored = stored_header(path, file)
+    layout = layout_of(path, stored, checked_header(path, file, stored), max_bytes)
+    view, turned = _turned(_read_voxels(path, file, layout), layout.grid.affine)
+    voxels = _scaled(view, layout) if layout.is_scaled else np.ascontiguousarray(view)
+    found = _volume_file(voxels, turned, layout.grid.affine)
+    return found._replace(is_scaled=layout.is_scaled, notes=layout.grid.notes)
 
 
-def _layout_of(path: Path, header: nib.Nifti1Header, max_bytes: int) -> _Layout:
-    shape = tuple(int(length) for length in header.get_data_shape())
-    if len(shape) < 3 or min(shape) < 1 or max(shape[3:], default=1) > 1:
-        remedy = "Extract a single volume or channel." if len(shape) > 3 else _RESTORE
-        raise VolumeFileError(str(path), f"{len(shape)} axes of lengths {shape}", _EXPECTED, remedy)
-    try:
-        affine = np.asarray(header.get_best_affine(), dtype=np.float32).astype(np.float64)
-        slope, intercept = header.get_slope_inter()
-        dtype = header.get_data_dtype()
-    except HeaderDataError as error:
-        raise VolumeFileError(str(path), f"an invalid header ({error})", _EXPECTED, _RESTORE) from error
-    if not np.isfinite(affine).all() or not _gives_place(affine):
-        found = f"an affine that is not finite or not invertible, {affine.tolist()}"
-        raise VolumeFileError(str(path), found, "voxels of a size and a place", "Correct sform, qform and pixdim.")
-    if dtype.kind not in "iuf" or dtype.itemsize > 8:
-        raise VolumeFileError(str(path), f"voxels of type {dtype}", "integers or floats", "Convert the voxel type.")
-    layout = _Layout(
-        shape=cast("tuple[int, int, int]", shape[:3]),
-        dtype=dtype,
-        offset=int(header["vox_offset"]),
-        affine=affine,
-        slope=1.0 if slope is None else slope,
-        intercept=0.0 if intercept is None else intercept,
-    )
-    if layout.num_bytes > max_bytes:
-        found, expected = f"{layout.num_bytes} bytes of voxels {shape}", f"at most {max_bytes} bytes"
-        raise VolumeFileError(str(path), found, expected, "Crop or resample the volume.")
-    return layout
-
-
-def _gives_place(affine: Affine) -> bool:
-    return abs(np.linalg.det(affine[:3, :3])) >= 1e-12 and not np.isnan(io_orientation(affine)).any()
-
-
-def _stored_header(path: Path, file: IO[bytes]) -> nib.Nifti1Header:
-    """The header as it stands in the file, which nibabel would correct where it can; `file` is left behind it."""
-    block = file.read(nib.Nifti1Header.sizeof_hdr)
-    kind = nib.Nifti1Header
-    if int.from_bytes(block[:4], "little") == 540 or int.from_bytes(block[:4], "big") == 540:
-        kind = nib.Nifti2Header
-        block += file.read(kind.sizeof_hdr - len(block))
-    try:
-        return kind(block, check=False)
-    except (HeaderDataError, WrapStructError) as error:
-        raise _no_header(path, error) from error
-
-
-def _checked_header(path: Path, file: IO[bytes], stored: nib.Nifti1Header) -> nib.Nifti1Header:
-    """The header as nibabel understands it; `file` is left where the voxels begin."""
-    header = stored.copy()
-    try:
-        header.check_fix()
-    except (HeaderDataError, WrapStructError, OverflowError, ValueError) as error:  # the last two: infinite numbers
-        raise _no_header(path, error) from error
-    if not bytes(header["magic"]).startswith(b"n+"):
-        raise VolumeFileError(str(path), "no single NIfTI file", _EXPECTED, "Convert .hdr/.img pairs to .nii.gz.")
-    if not header.sizeof_hdr <= header["vox_offset"] <= _MAX_TRAILING_BYTES:
-        raise VolumeFileError(str(path), f"voxels that begin at byte {header['vox_offset']}", _EXPECTED, _RESTORE)
-    file.read(int(header["vox_offset"]) - header.sizeof_hdr)
-    return header
-
-
-def _no_header(path: Path, error: Exception) -> VolumeFileError:
-    return VolumeFileError(str(path), f"no valid NIfTI header ({error})", _EXPECTED, _RESTORE)
-
-
-def _read_voxels(path: Path, file: IO[bytes], layout: _Layout) -> NDArray[np.generic]:
-    content = file.read(layout.num_bytes)
+def _read_voxels(path: Path, file: IO[bytes], layout: Layout) -> NDArray[np.generic]:
+    """In the file's own order and type, before any scaling."""
+    content = read_bytes(file, layout.num_bytes)
     if len(content) < layout.num_bytes:
         found = f"a truncated file with {len(content)} of {layout.num_bytes} bytes of voxels"
-        raise VolumeFileError(str(path), found, _EXPECTED, _RESTORE)
+        raise VolumeFileError(str(path), found, EXPECTED, RESTORE)
     # gzip compares the checksum only when the end of the stream is reached.
-    if len(file.read(_MAX_TRAILING_BYTES)) == _MAX_TRAILING_BYTES:
-        raise VolumeFileError(str(path), "more bytes than the header declares", _EXPECTED, _RESTORE)
-    stored = np.frombuffer(content, dtype=layout.dtype).astype(layout.dtype.newbyteorder("="), copy=False)
-    stored = stored.reshape(layout.shape, order="F")
-    return (stored * layout.slope + layout.intercept).astype(np.float32) if layout.is_scaled else stored
+    if skip(file, _MAX_TRAILING_BYTES) == _MAX_TRAILING_BYTES:
+        raise VolumeFileError(str(path), "more bytes than the header declares", EXPECTED, RESTORE)
+    stored = np.frombuffer(content, dtype=layout.dtype)
+    return stored.reshape(layout.shape, order="F").astype(layout.dtype.newbyteorder("="), copy=False)
+
+
+def _scaled(view: NDArray[np.generic], layout: Layout) -> NDArray[np.float32]:
+    """Slice by slice, so that the double precision of one slice is all the memory that it takes besides the result."""
+    scaled = np.empty(view.shape, dtype=np.float32)
+    for into, values in zip(scaled, view, strict=True):
+        into[...] = values * layout.slope + layout.intercept
+    return scaled
 
 
 def _header_bytes(array: NDArray[np.generic], affine: Affine) -> bytes:
