@@ -1,7 +1,7 @@
 """NIfTI files: the only place that knows nibabel, and the only place where a file's orientation is turned to RAS.
 
-nibabel interprets headers (`nifti_header`) and orientations. Voxels are read and written here, so that a header is judged
-before memory is taken for them, and a damaged gzip stream is always noticed.
+nibabel interprets headers (`nifti_header`) and orientations. Voxels are read and written here, so that a header is
+judged before memory is taken for them, and a damaged gzip stream is always noticed.
 """
 
 import gzip

@@ -66,11 +66,13 @@ class DatasetInfo(BaseModel):
     spacing_mm: Voxel size along (D, H, W).
     plane: (H, W), to which every slice is padded.
     axis_codes: The most common orientation of the source files; synthetic files are written in it.
-    image_dtype: numpy name of the most common voxel type of the source images.
+    image_dtype: numpy name of the voxel type in which synthetic images are written: it holds `inverse`.
     intensity: How each image got into [-1, 1].
     inverse: Median intensity map of the training split; takes synthetic images from [-1, 1] to scanner units.
     cropped: Cases that were larger than `plane`.
     skipped: Cases that were left out, with the reason.
+    notes: Sentences about what is lost, ambiguous or suspicious, each with the cases that it is about; without cases
+        it is about the set.
     cut_from: Digest of the prepared set that this one holds some cases of (`artifacts/subset.py`); None: of none.
     """
 
@@ -92,6 +94,7 @@ class DatasetInfo(BaseModel):
     cases: list[CaseEntry]
     cropped: list[str] = []
     skipped: dict[str, str] = {}
+    notes: dict[str, list[str]] = {}
     cut_from: str | None = None
 
     @property
@@ -173,12 +176,13 @@ class PreparedSet:
         """SHA-256 over the description and every case: the data set's identity in provenance.
 
         It is of what the set says and holds, not of its files: other chunks or another compression change nothing.
+        Notes change nothing of it.
         Voxels are known by the checksums that were written with them: damage since then shows when a case is read.
         """
         cases = [self.open(case.case_id) for case in self.info.cases]
         return config_hash(
             {
-                "info": self.info.model_dump(mode="json", exclude={"schema_version"}),
+                "info": self.info.model_dump(mode="json", exclude={"schema_version", "notes"}),
                 "cases": [{"shape": case.shape, "facts": case.facts, "sha256": case.sha256} for case in cases],
             }
         )

@@ -71,6 +71,7 @@ def _info_of(source: PreparedSet, train_case_ids: Sequence[str]) -> DatasetInfo:
             "cases": chosen,
             "cropped": [case_id for case_id in source.info.cropped if case_id in set(train_case_ids)],
             "skipped": {},
+            "notes": {},
             "cut_from": source.digest,
         }
     )

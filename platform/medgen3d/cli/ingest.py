@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from medgen3d.ingest.problems import BadCasesError
 
 app = typer.Typer()
+_NUM_NOTES, _NUM_CASES = 20, 5
+"""Notes that are shown, and cases that each of them names."""
 
 
 @app.command(epilog="Example: medgen3d ingest Task04_Hippocampus --out prepared --dry-run")
@@ -82,5 +84,16 @@ def _show_prepared(info: "DatasetInfo") -> None:
         "spacing": " x ".join(f"{length:g}" for length in info.spacing_mm) + " mm (D x H x W)",
         "plane": " x ".join(str(length) for length in info.plane) + " pixels (H x W)",
         "left out": ", ".join(info.skipped) or "none",
+        "cut to the plane": ", ".join(info.cropped) or "none",
     }
     console.show_table("Prepared set", ("what", "found"), list(facts.items()))
+    _show_notes(info.notes)
+
+
+def _show_notes(notes: dict[str, list[str]]) -> None:
+    """Each sentence with the first of its cases; all of them stand in dataset.yaml."""
+    for note, cases in list(notes.items())[:_NUM_NOTES]:
+        more = f" and {len(cases) - _NUM_CASES} more" if len(cases) > _NUM_CASES else ""
+        console.notice(f"{', '.join(cases[:_NUM_CASES])}{more}: {note}" if cases else note)
+    if len(notes) > _NUM_NOTES:
+        console.notice(f"{len(notes) - _NUM_NOTES} further notes stand in dataset.yaml")

@@ -15,8 +15,10 @@ from medgen3d.config.experiment import IngestConfig
 from medgen3d.core.errors import DataError
 from medgen3d.core.outcome import Outcome
 from medgen3d.ingest import output_folder
+from medgen3d.ingest.grid_survey import GridSurvey, changes_grid, problem_of, survey, unchanged, with_losses
 from medgen3d.ingest.plan import IngestPlan, make_ingest_plan
 from medgen3d.ingest.prepare import prepare
+from medgen3d.ingest.problems import CaseProblem
 from medgen3d.ingest.request import IngestRequest, make_request
 from medgen3d.ingest.sources import read_source
 from medgen3d.ingest.verify import Verification, verify
@@ -65,7 +67,8 @@ def ingest(
         overwrite: Replace a different prepared set.
         dry_run: Verify, and write nothing.
         num_workers: Most cases worked on at a time; None: as many as Ray has CPUs for.
-        progress: Called with "verify" or "prepare", cases done, all cases.
+        progress: Called with "verify", "survey" (cases that the training grid changes) or "prepare", cases done, all
+            cases.
 
     Returns:
         What was, or would be, written as `dataset.yaml`.
@@ -87,7 +90,7 @@ def ingest(
         patient_regex=patient_regex,
         patients_csv=patients_csv,
     )
-    plan = make_ingest_plan(request, _verify_all(request, num_workers, progress), skip_bad=skip_bad)
+    plan = _plan(request, num_workers, progress, skip_bad=skip_bad)
     if not overwrite:
         output_folder.refuse_other(out, plan)
     if not dry_run:
@@ -95,6 +98,19 @@ def ingest(
         write_licence(out, found.licence)
         write_info(out, plan.info)
     return plan.info
+
+
+def _plan(request: IngestRequest, num_workers: int | None, progress: Progress, *, skip_bad: bool) -> IngestPlan:
+    """Cases of which the grid leaves nothing are left out of the next plan, whose grid may be another one."""
+    verifications = _verify_all(request, num_workers, progress)
+    lost: list[CaseProblem] = []
+    while True:
+        plan = make_ingest_plan(request, verifications, lost, skip_bad=skip_bad)
+        surveys = _survey_all(plan, verifications, num_workers, progress)
+        found = [problem_of(each, plan.info.spacing_mm, plan.info.plane) for each in surveys]
+        if not any(found):
+            return with_losses(plan, surveys)
+        lost += filter(None, found)
 
 
 def _verify_all(request: IngestRequest, num_workers: int | None, progress: Progress) -> list[Verification]:
@@ -108,6 +124,28 @@ def _verify_all(request: IngestRequest, num_workers: int | None, progress: Progr
         verifications.append(Verification.model_validate_json(row["verification"]))
         progress("verify", len(verifications), len(pairs))
     return verifications
+
+
+def _survey_all(
+    plan: IngestPlan, verifications: list[Verification], num_workers: int | None, progress: Progress
+) -> list[GridSurvey]:
+    facts = {each.case: each.facts for each in verifications if each.facts}
+
+    def survey_row(row: Row) -> Row:
+        case = plan.cases[row["item"]]
+        outcome = Outcome.of(survey, case, facts[case.pair.case], plan.info)
+        return {"error": outcome.sentence, "survey": outcome.result.model_dump_json() if outcome.result else ""}
+
+    changed = [number for number, case in enumerate(plan.cases) if changes_grid(facts[case.pair.case], plan.info)]
+    surveys = [
+        unchanged(case, facts[case.pair.case]) for number, case in enumerate(plan.cases) if number not in changed
+    ]
+    for done, row in enumerate(_map(survey_row, changed, num_workers), start=1):
+        if row["error"]:
+            raise DataError(row["error"])
+        surveys.append(GridSurvey.model_validate_json(row["survey"]))
+        progress("survey", done, len(changed))
+    return surveys
 
 
 def _prepare_all(out: Path, plan: IngestPlan, num_workers: int | None, progress: Progress) -> None:

@@ -7,7 +7,7 @@ and again after an interruption. Its hash tells whether two runs would write the
 import hashlib
 import math
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
@@ -24,6 +24,7 @@ from medgen3d.ingest.verify import CaseFacts, Verification
 VERSION = 1
 """Raised when `prepare` makes something else of the same plan, so that no part of an older run is kept."""
 _PLANE_MULTIPLE = 8
+_Notes = dict[str, list[str]]
 
 
 class CasePlan(BaseModel):
@@ -47,26 +48,33 @@ class IngestPlan(BaseModel):
 
     @property
     def hash(self) -> str:
-        """SHA-256 of the plan, without the place of the source files: their content is in it already."""
-        text = self.model_dump_json(exclude={"cases": {"__all__": {"pair"}}}, exclude_none=True)
+        """SHA-256 of the plan, without the place of the source files: their content is in it already.
+
+        Notes change no voxel.
+        """
+        text = self.model_dump_json(exclude={"cases": {"__all__": {"pair"}}, "info": {"notes"}}, exclude_none=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
 
-def make_ingest_plan(request: IngestRequest, verifications: list[Verification], *, skip_bad: bool) -> IngestPlan:
+def make_ingest_plan(
+    request: IngestRequest, verifications: list[Verification], lost: Sequence[CaseProblem] = (), *, skip_bad: bool
+) -> IngestPlan:
     """Decide everything about a data set.
 
     Args:
         request: The source and the user's choices.
         verifications: One for each pair of the source, in any order.
+        lost: Problems that an earlier plan's grid has made.
         skip_bad: Leave bad cases out instead of refusing.
 
     Raises:
         BadCasesError: There are problems, and `skip_bad` is off or no case is left.
     """
-    problems = [*request.source.problems, *(problem for each in verifications for problem in each.problems)]
+    problems = [*request.source.problems, *(problem for each in verifications for problem in each.problems), *lost]
     sound = {each.case: each.facts for each in verifications if each.facts}
     spacing_mm = request.config.spacing_mm or _median_spacing(sound.values())
     problems += _too_thin(sound, spacing_mm, request.config.min_slices)
+    problems += _unoriented(sound)
     bad = {problem.case for problem in problems}
     good = {case: sound[case] for case in sorted(sound) if case not in bad}
     if not good or (bad and not skip_bad):
@@ -99,6 +107,8 @@ def _table_of_contents(
         )
         for case, facts in good.items()
     ]
+    train = [good[entry.case_id] for entry in entries if entry.split == "train"]
+    inverse = Intensity.median_of([facts.intensity for facts in train])
     return DatasetInfo(
         name=request.name,
         modality=request.modality,
@@ -107,15 +117,60 @@ def _table_of_contents(
         spacing_mm=spacing_mm,
         plane=plane,
         axis_codes=_most_common(facts.axis_codes for facts in good.values()),
-        image_dtype=_most_common(facts.image_dtype for facts in good.values()),
+        image_dtype=_voxel_type(train, inverse),
         intensity=request.intensity,
-        inverse=Intensity.median_of([good[entry.case_id].intensity for entry in entries if entry.split == "train"]),
+        inverse=inverse,
         seed=request.seed,
         patients_known=request.patients_known,
         cases=entries,
         cropped=[case for case, shape in shapes.items() if shape[1] > plane[0] or shape[2] > plane[1]],
         skipped=skipped,
+        notes=_notes(request, good, found),
     )
+
+
+def _notes(request: IngestRequest, good: dict[str, CaseFacts], found: set[int]) -> _Notes:
+    """Of the source as a whole, of its cases, and of labels that none of them has."""
+    notes: _Notes = {note: [] for note in request.source.notes}
+    for case, facts in good.items():
+        for note in facts.notes:
+            notes.setdefault(note, []).append(case)
+    declared = request.labels.by_id.items() if request.labels else ()
+    return notes | {
+        f"label {label_id} ({label}) is declared, but no case has it": []
+        for label_id, label in declared
+        if label_id and label_id not in found
+    }
+
+
+def _voxel_type(train: Sequence[CaseFacts], inverse: Intensity) -> str:
+    """The smallest of int16, uint16 and float32 that holds what synthetic images will hold.
+
+    They are whole numbers only where all training images are: otherwise an image in [0, 1] would become 0 and 1.
+    """
+    if all(facts.is_whole for facts in train):
+        for dtype in (np.int16, np.uint16):
+            limits = np.iinfo(dtype)
+            if limits.min <= inverse.low and inverse.high <= limits.max:
+                return np.dtype(dtype).name
+    return "float32"
+
+
+def _unoriented(sound: dict[str, CaseFacts]) -> list[CaseProblem]:
+    """Cases that do not say how they lie in the patient, among cases that do: they may be upside down."""
+    unsaid = [case for case, facts in sound.items() if not facts.is_oriented]
+    if len(unsaid) == len(sound):
+        return []
+    return [
+        CaseProblem(
+            case=case,
+            kind="unknown orientation",
+            found="neither an sform nor a qform with a code above 0",
+            expected="an orientation, as the other cases have one",
+            remedy="Export the image with its orientation, or leave the case out.",
+        )
+        for case in unsaid
+    ]
 
 
 def _too_thin(sound: dict[str, CaseFacts], spacing_mm: Sizes, min_slices: int) -> list[CaseProblem]:

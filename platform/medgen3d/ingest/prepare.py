@@ -7,11 +7,10 @@ from numpy.typing import NDArray
 
 from medgen3d.artifacts import nifti
 from medgen3d.artifacts.prepared_set import DatasetInfo, PreparedCase
-from medgen3d.core.errors import DataError
 from medgen3d.core.resample import resample
 from medgen3d.core.volume import Box, Volume
 from medgen3d.ingest.plan import CasePlan
-from medgen3d.ingest.verify import read_image
+from medgen3d.ingest.verify import label_voxels, read_image
 
 Voxel = TypeVar("Voxel", bound=np.generic)
 
@@ -20,19 +19,14 @@ def prepare(case: CasePlan, info: DatasetInfo) -> PreparedCase:
     """Read a pair, and bring it to the data set's orientation, voxel size, intensity range, labels and plane.
 
     Raises:
-        DataError: A file cannot be read any more, or nothing of the mask is left on the training grid.
+        DataError: A file cannot be read any more.
     """
     raw = read_image(case.pair.image).volume
     # Verified to lie where the image lies; with the very same affine both are resampled to the very same grid.
-    raw_mask = Volume(voxels=nifti.read(case.pair.mask).volume.voxels.astype(np.uint16), affine=raw.affine)
+    raw_mask = Volume(voxels=label_voxels(nifti.read(case.pair.mask)).astype(np.uint16), affine=raw.affine)
     image = crop(resample(raw, info.spacing_mm, "linear"), info.plane)
     mask = crop(resample(raw_mask, info.spacing_mm, "nearest"), info.plane)
     labels = info.label_table.to_contiguous(np.asarray(mask.voxels, dtype=np.uint16))
-    if not labels.any():
-        raise DataError(
-            f"case {case.pair.case}: no labelled voxel is left at {info.spacing_mm} mm in a plane of {info.plane}. "
-            "Choose a larger ingest.plane or a smaller ingest.spacing_mm, or remove the case."
-        )
     _, height, width = labels.shape
     box = Box.centred(height, width, *info.plane)
     return PreparedCase(

@@ -16,9 +16,14 @@ Kind = Literal[
     "affine mismatch",
     "NaN or infinity",
     "constant intensity",
+    "outside the window",
+    "not in Hounsfield units",
+    "unknown orientation",
     "non-integer labels",
     "undeclared labels",
     "empty mask",
+    "unlabelled voxels",
+    "lost on the grid",
     "too few slices",
 ]
 

@@ -6,11 +6,15 @@ from pathlib import Path
 
 from medgen3d.artifacts.intensity import IntensityRule, Modality
 from medgen3d.config.experiment import IngestConfig
-from medgen3d.core.errors import ConfigError
+from medgen3d.core.errors import ConfigError, DataError
 from medgen3d.core.labels import LabelTable
-from medgen3d.ingest.sources import Source, read_labels
+from medgen3d.ingest.descriptions import read_labels
+from medgen3d.ingest.sources import Source
 from medgen3d.ingest.split import patients_by_regex, patients_from_csv
 from medgen3d.ingest.verify import Rules
+
+_IGNORE = "ignore"
+"""nnU-Net's reserved name of voxels that nobody labelled."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -18,6 +22,7 @@ class IngestRequest:
     """A source and everything that the user chose about it.
 
     labels: None where the ids found shall be declared.
+    ignored: Id of voxels that nobody labelled.
     patients: Patient of each case; the case itself where `patients_known` is off.
     """
 
@@ -27,6 +32,7 @@ class IngestRequest:
     seed: int
     modality: Modality
     labels: LabelTable | None
+    ignored: int | None
     patients: dict[str, str]
     patients_known: bool
 
@@ -38,7 +44,8 @@ class IngestRequest:
     @property
     def rules(self) -> Rules:
         """What each case is held to."""
-        return Rules(labels=self.labels.original_ids if self.labels else None, intensity=self.intensity)
+        labels = self.labels.original_ids if self.labels else None
+        return Rules(labels=labels, ignored=self.ignored, intensity=self.intensity)
 
 
 def make_request(
@@ -75,6 +82,7 @@ def make_request(
     if patient_regex and patients_csv:
         raise ConfigError("patients are given by --patient-regex and by a CSV file. Give one of them.")
     declared = read_labels(labels_file) if labels_file else config.labels or source.labels
+    labels, ignored = _table_of(declared) if declared else (None, None)
     cases = [pair.case for pair in source.pairs]
     if patient_regex:
         patients = patients_by_regex(cases, patient_regex)
@@ -88,10 +96,25 @@ def make_request(
         name=_valid_name(name) if name else re.sub(r"[^A-Za-z0-9_-]+", "_", source.name).strip("_") or "dataset",
         seed=seed,
         modality=modality,
-        labels=LabelTable.from_mapping(declared) if declared else None,
+        labels=labels,
+        ignored=ignored,
         patients=patients,
         patients_known=bool(patient_regex or patients_csv),
     )
+
+
+def _table_of(declared: dict[int, str]) -> tuple[LabelTable, int | None]:
+    """The labels, and the id that nnU-Net's reserved name marks as not labelled."""
+    ignored = [label_id for label_id, name in declared.items() if name == _IGNORE]
+    misplaced = [label_id for label_id, name in declared.items() if name == "background" and label_id]
+    if len(ignored) > 1 or 0 in ignored or misplaced:
+        wrong = misplaced or ignored
+        raise DataError(
+            f"the labels name the id {wrong[0]} {declared[wrong[0]]!r}; expected 'background' for the id 0 alone, and "
+            f"{_IGNORE!r} for one other id at most. Correct the labels."
+        )
+    table = LabelTable.from_mapping({label_id: name for label_id, name in declared.items() if name != _IGNORE})
+    return table, ignored[0] if ignored else None
 
 
 def _valid_name(name: str) -> str:

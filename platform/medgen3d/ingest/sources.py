@@ -1,6 +1,6 @@
 """Sources of labelled volumes: four layouts of folders, each listed as the same list of pairs.
 
-    dataset.json + the files it names              Medical Segmentation Decathlon, or nnU-Net v2
+    dataset.json + the files it names              Medical Segmentation Decathlon, or nnU-Net v1 or v2
     images/CASE.nii.gz + labels/CASE.nii.gz        folder pairs
     images/CASE/*.dcm  + labels/CASE.nii.gz        DICOM series with NIfTI masks (may be mixed with the former)
     CASE/image.nii.gz  + CASE/mask.nii.gz          case folders; both names can be chosen, and the source itself may
@@ -9,17 +9,16 @@
 A source is only listed here, never read: whether the files are sound is for `verify` to say.
 """
 
-import json
 import re
 from collections import Counter
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, Literal
 
-from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from medgen3d.artifacts.intensity import Modality
-from medgen3d.artifacts.nifti import SUFFIXES
+from medgen3d.artifacts.nifti_stream import stem
 from medgen3d.core.errors import DataError
+from medgen3d.ingest.descriptions import Decathlon, NnUnet, modality_of, plain_labels, read_description
 from medgen3d.ingest.problems import CaseProblem
 
 _LAYOUTS = (
@@ -40,7 +39,11 @@ class Pair(BaseModel):
 
 
 class Source(BaseModel):
-    """A source: its pairs, and what it declares about itself. `problems` are those that its list of cases shows."""
+    """A source: its pairs, and what it declares about itself.
+
+    problems: Those that its list of cases shows.
+    notes: Sentences about what is read otherwise than it is written.
+    """
 
     root: Path
     name: str
@@ -50,54 +53,11 @@ class Source(BaseModel):
     licence: str = ""
     pairs: list[Pair]
     problems: list[CaseProblem] = []
+    notes: list[str] = []
 
     @property
     def num_cases(self) -> int:
         return len({pair.case for pair in self.pairs} | {problem.case for problem in self.problems})
-
-
-def _single(value: object) -> object:
-    """The one channel of a data set; several would need a model of several images."""
-    if isinstance(value, dict) and len(value) != 1:
-        raise ValueError(f"{len(value)} image channels, but exactly one is supported: export one channel per case")
-    return value
-
-
-Channels = Annotated[dict[str, str], BeforeValidator(_single)]
-
-
-Licence = Annotated[str, Field(validation_alias=AliasChoices("licence", "license"))]
-
-
-class _DecathlonEntry(BaseModel):
-    image: str
-    label: str
-
-
-class _Decathlon(BaseModel):
-    name: str = ""
-    modality: Channels = {"0": ""}
-    labels: dict[int, str]
-    training: list[_DecathlonEntry]
-    phantom: bool = False
-    licence: Licence = ""
-
-
-class _NnUnetEntry(BaseModel):
-    images: Annotated[list[str], Field(min_length=1, max_length=1)]
-    label: str
-
-
-class _NnUnet(BaseModel):
-    """With `dataset`, the files lie where it says; without it, in imagesTr and labelsTr."""
-
-    name: str = ""
-    channel_names: Channels
-    labels: dict[str, int]
-    file_ending: Literal[".nii.gz", ".nii"]
-    dataset: dict[str, _NnUnetEntry] | None = None
-    phantom: bool = False
-    licence: Licence = ""
 
 
 def read_source(root: Path, *, image_name: str = "image.nii.gz", mask_name: str = "mask.nii.gz") -> Source:
@@ -125,40 +85,21 @@ def read_source(root: Path, *, image_name: str = "image.nii.gz", mask_name: str 
     return _without_duplicates(source)
 
 
-def read_labels(path: Path) -> dict[int, str]:
-    """A JSON file {id: name}.
-
-    Raises:
-        DataError: The file is missing or holds something else.
-    """
-    try:
-        return TypeAdapter(dict[int, str]).validate_python(_read_json(path))
-    except ValidationError as error:
-        raise DataError(
-            f'{path}: {_first(error)}. Expected {{"1": "liver", ...}}: a name for every label id.'
-        ) from error
-
-
 def _from_dataset_json(root: Path) -> Source:
-    path = root / "dataset.json"
-    content = _read_json(path)
-    try:
-        if isinstance(content, dict) and "channel_names" in content:
-            return _nnunet(root, _NnUnet.model_validate(content))
-        return _decathlon(root, _Decathlon.model_validate(content))
-    except ValidationError as error:
-        raise DataError(
-            f"{path}: {_first(error)}. Expected a Medical Segmentation Decathlon or nnU-Net v2 description."
-        ) from error
+    description = read_description(root / "dataset.json")
+    if isinstance(description, NnUnet):
+        return _nnunet(root, description)
+    return _decathlon(root, description)
 
 
-def _decathlon(root: Path, content: _Decathlon) -> Source:
-    names = [(_stem(PurePosixPath(entry.image).name), entry.image, entry.label) for entry in content.training]
+def _decathlon(root: Path, content: Decathlon) -> Source:
+    names = [(stem(PurePosixPath(entry.image).name), entry.image, entry.label) for entry in content.training]
     pairs, problems = _named_pairs(root, names)
+    pairs = [pair.model_copy(update={"image": _only_channel(pair.image)}) for pair in pairs]
     return Source(
         root=root,
         name=content.name or root.resolve().name,
-        modality=_modality(content.modality),
+        modality=modality_of(content.modality),
         labels=content.labels,
         phantom=content.phantom,
         licence=content.licence,
@@ -167,22 +108,30 @@ def _decathlon(root: Path, content: _Decathlon) -> Source:
     )
 
 
-def _nnunet(root: Path, content: _NnUnet) -> Source:
+def _nnunet(root: Path, content: NnUnet) -> Source:
     if content.dataset is None:
         source = _pairs_by_stem(root, root / "imagesTr", root / "labelsTr", channel="_0000")
     else:
         names = [(case, entry.images[0], entry.label) for case, entry in content.dataset.items()]
         pairs, problems = _named_pairs(root, names)
         source = Source(root=root, name=root.resolve().name, pairs=pairs, problems=problems)
+    labels, notes = plain_labels(content.labels)
     return source.model_copy(
         update={
             "name": content.name or source.name,
-            "modality": _modality(content.channel_names),
-            "labels": {label_id: name for name, label_id in content.labels.items()},
+            "modality": modality_of(content.channel_names),
+            "labels": labels,
+            "notes": notes,
             "phantom": content.phantom,
             "licence": content.licence,
         }
     )
+
+
+def _only_channel(image: Path) -> Path:
+    """The file itself, or where there is none, the one that nnU-Net v1 means by it: with the channel in its name."""
+    channel = image.with_name(f"{stem(image.name)}_0000{image.name[len(stem(image.name)) :]}")
+    return channel if channel.exists() and not image.exists() else image
 
 
 def _named_pairs(root: Path, names: list[tuple[str, str, str]]) -> tuple[list[Pair], list[CaseProblem]]:
@@ -223,7 +172,7 @@ def _pairs_by_stem(root: Path, images: Path, masks: Path, channel: str = "") -> 
 def _by_stem(folder: Path, channel: str = "") -> dict[str, list[Path]]:
     found: dict[str, list[Path]] = {}
     for path in _visible(folder):
-        found.setdefault(_stem(path.name).removesuffix(channel), []).append(path)
+        found.setdefault(stem(path.name).removesuffix(channel), []).append(path)
     return found
 
 
@@ -254,31 +203,7 @@ def _visible(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("*") if not path.name.startswith("."))
 
 
-def _stem(name: str) -> str:
-    return next((name.removesuffix(suffix) for suffix in SUFFIXES if name.endswith(suffix)), name)
-
-
 def _is_inside(name: str) -> bool:
     """Whether a path written in a JSON file stays below the folder of that file."""
     parts = re.split(r"[/\\]", name)
     return bool(name) and ".." not in parts and not PurePosixPath(name).is_absolute() and ":" not in parts[0]
-
-
-def _modality(channels: dict[str, str]) -> Modality | None:
-    (channel,) = channels.values()
-    if re.fullmatch(r"ct", channel, re.IGNORECASE):
-        return "CT"
-    return "MR" if re.match(r"mr|t1|t2|flair|pd", channel, re.IGNORECASE) else None
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read as JSON: {error}. Restore or correct the file.") from error
-
-
-def _first(error: ValidationError) -> str:
-    """The first thing that pydantic found wrong, in a few words."""
-    first = error.errors()[0]
-    return f"{'.'.join(str(part) for part in first['loc']) or 'content'}: {first['msg']}"

@@ -10,8 +10,10 @@ from pydantic import BaseModel, ConfigDict
 from medgen3d.artifacts import dicom, nifti
 from medgen3d.artifacts.intensity import Intensity, IntensityRule
 from medgen3d.artifacts.nifti import VolumeFile
+from medgen3d.artifacts.nifti_geometry import UNKNOWN
 from medgen3d.core.errors import VolumeFileError
 from medgen3d.core.volume import Volume
+from medgen3d.ingest.intensity_checks import check_window
 from medgen3d.ingest.problems import CaseProblem, Kind
 from medgen3d.ingest.sources import Pair
 
@@ -19,31 +21,46 @@ _SPACING_TOLERANCE = 1e-3
 """Largest relative difference between the voxel sizes of image and mask."""
 _PLACE_TOLERANCE = 0.05
 """Largest distance between a voxel of the image and the same voxel of the mask [voxels]."""
+_SCALING_ERROR = 1e-3
+"""Largest distance of a label from its whole number where the file is scaled."""
 _NUM_EXAMPLES = 5
 """Values that a sentence cites."""
 
 
 class Rules(BaseModel):
-    """The rules that every case of one data set is held to. `labels` is None where the ids found shall be declared."""
+    """The rules that every case of one data set is held to.
+
+    labels: None where the ids found shall be declared.
+    ignored: Id of voxels that nobody labelled.
+    """
 
     model_config = ConfigDict(frozen=True)
 
     labels: tuple[int, ...] | None
+    ignored: int | None = None
     intensity: IntensityRule
 
 
 class CaseFacts(BaseModel):
-    """The facts about a case that has been read. `shape`, `spacing_mm` are (D, H, W) on the RAS grid."""
+    """The facts about a case that has been read.
+
+    shape, spacing_mm: (D, H, W) on the RAS grid.
+    is_oriented: Whether the image says how it lies in the patient.
+    is_whole: Whether all its values are whole numbers.
+    notes: Sentences about what is ambiguous or suspicious.
+    """
 
     model_config = ConfigDict(frozen=True)
 
     shape: tuple[int, int, int]
     spacing_mm: tuple[float, float, float]
     axis_codes: str
-    image_dtype: str
+    is_oriented: bool = True
+    is_whole: bool = False
     intensity: Intensity
     labels_found: tuple[int, ...]
     sha256: dict[str, str]
+    notes: tuple[str, ...] = ()
 
 
 class Verification(BaseModel):
@@ -77,21 +94,34 @@ def verify(pair: Pair, root: Path, rules: Rules) -> Verification:
     image = table.read(pair.image, "image")
     mask = table.read(pair.mask, "mask")
     intensity = table.check_image(image.volume, rules) if image else None
-    labels = table.check_mask(mask.volume, rules) if mask else ()
+    labels = table.check_mask(mask, rules) if mask else ()
     if image and mask:
         table.check_grids(image.volume, mask.volume)
+    if image and intensity and rules.intensity.kind == "hu_window":
+        table.check_window(image.volume, mask, intensity)
     if table.problems or not (image and mask and intensity):
         return Verification(case=pair.case, facts=None, problems=tuple(table.problems))
     facts = CaseFacts(
         shape=image.volume.voxels.shape,
         spacing_mm=image.volume.spacing_mm,
         axis_codes=image.axis_codes,
-        image_dtype=image.dtype,
+        is_oriented=UNKNOWN not in image.notes,
+        is_whole=bool((np.rint(image.volume.voxels) == image.volume.voxels).all()),
         intensity=intensity,
         labels_found=labels,
         sha256={path.relative_to(root).as_posix(): _sha256(path) for path in (pair.image, pair.mask)},
+        notes=(*image.notes, *(f"mask: {note}" for note in mask.notes), *table.notes),
     )
     return Verification(case=pair.case, facts=facts, problems=())
+
+
+def label_voxels(mask: VolumeFile) -> NDArray[np.generic]:
+    """The voxels of a mask [D, H, W]; whole numbers again where scaling by the file's header left rounding errors."""
+    voxels = mask.volume.voxels
+    if not mask.is_scaled:
+        return voxels
+    whole = np.rint(voxels)
+    return np.where(np.abs(voxels - whole) <= _SCALING_ERROR, whole, voxels)
 
 
 class _Table:
@@ -100,6 +130,7 @@ class _Table:
     def __init__(self, case: str) -> None:
         self.case = case
         self.problems: list[CaseProblem] = []
+        self.notes: list[str] = []
 
     def add(self, kind: Kind, found: str, expected: str, remedy: str) -> None:
         self.problems.append(CaseProblem(case=self.case, kind=kind, found=found, expected=expected, remedy=remedy))
@@ -129,17 +160,31 @@ class _Table:
             return None
         return intensity
 
-    def check_mask(self, mask: Volume, rules: Rules) -> tuple[int, ...]:
+    def check_window(self, image: Volume, mask: VolumeFile | None, window: Intensity) -> None:
+        """Whether the intensities of a CT are Hounsfield units, and those of what is labelled within the window."""
+        fits = mask is not None and mask.volume.voxels.shape == image.voxels.shape
+        labelled = image.voxels[mask.volume.voxels != 0] if mask and fits else None
+        finding = check_window(image.voxels, labelled, window)
+        if finding and finding.kind:
+            self.add(finding.kind, finding.found, finding.expected, finding.remedy)
+        elif finding:
+            self.notes.append(finding.found)
+
+    def check_mask(self, mask: VolumeFile, rules: Rules) -> tuple[int, ...]:
         """The label ids in the mask, as far as they are whole numbers."""
-        if self._has_nan(mask, "mask"):
+        if self._has_nan(mask.volume, "mask"):
             return ()
-        values = np.unique(mask.voxels)
+        values = np.unique(label_voxels(mask))
         whole = values == np.round(values)
         if not whole.all():
             remedy = "Export the mask again with nearest-neighbour interpolation and as integers."
             self.add("non-integer labels", _examples(values[~whole]), "whole label ids", remedy)
         labels = tuple(int(value) for value in values[whole])
+        if rules.ignored in labels:
+            found, remedy = f"the id {rules.ignored} ('ignore')", "Label these voxels, or leave the case out."
+            self.add("unlabelled voxels", found, "masks that are labelled throughout", remedy)
         declared = set(rules.labels) if rules.labels is not None else set(range(np.iinfo(np.uint16).max + 1))
+        declared |= {rules.ignored} if rules.ignored is not None else set()
         undeclared = sorted(set(labels) - declared)
         if undeclared:
             expected = _examples(np.array(rules.labels)) if rules.labels is not None else "ids from 0 to 65535"

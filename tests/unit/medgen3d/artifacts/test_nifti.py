@@ -2,6 +2,7 @@
 
 import gzip
 import itertools
+import tracemalloc
 from pathlib import Path
 
 import nibabel as nib
@@ -198,7 +199,9 @@ def test_a_flipped_bit_is_noticed_by_the_checksum(tmp_path):
 
 def test_what_is_not_gzip_or_not_nifti_is_refused(tmp_path):
     path = tmp_path / "a.nii.gz"
-    path.write_bytes(b"not gzip")
+    path.write_bytes(b"neither gzip nor NIfTI")
+    assert "no valid NIfTI header" in refusal(path)
+    path.write_bytes(b"\x1f\x8b and no more")
     assert "damaged gzip" in refusal(path)
     path.write_bytes(gzip.compress(b"x" * 1000))
     assert "no valid NIfTI header" in refusal(path)
@@ -265,3 +268,35 @@ def test_voxels_at_an_impossible_place_are_refused(tmp_path, volume, offset):
     for reader in (nifti.read, nifti.read_header):
         with pytest.raises(VolumeFileError):
             reader(tmp_path / "a.nii")
+
+
+@pytest.mark.parametrize(("name", "compressed"), [("A.NII.GZ", True), ("a.nii", True), ("a.nii.gz", False)])
+def test_whether_a_file_is_compressed_its_bytes_say(tmp_path, name, compressed):
+    voxels = np.arange(24, dtype=np.int16).reshape(2, 3, 4)
+    plain = saved(tmp_path / "plain.nii", voxels).read_bytes()
+    (tmp_path / name).write_bytes(gzip.compress(plain) if compressed else plain)
+    assert np.array_equal(nifti.read(tmp_path / name).volume.voxels.transpose(2, 1, 0), voxels)
+
+
+def test_a_large_header_extension_is_passed_over(tmp_path):
+    voxels = np.arange(24, dtype=np.int16).reshape(2, 3, 4)
+    image = nib.Nifti1Image(voxels, np.eye(4))
+    image.header.extensions.append(nib.nifti1.Nifti1Extension("comment", b"x" * 3_000_000))
+    nib.save(image, tmp_path / "a.nii.gz")
+    assert np.array_equal(nifti.read(tmp_path / "a.nii.gz").volume.voxels.transpose(2, 1, 0), voxels)
+
+
+@pytest.mark.parametrize("ending", [".nii", ".nii.gz"])
+def test_memory_is_taken_for_what_is_there_and_not_for_what_the_header_says(tmp_path, ending):
+    path = tmp_path / f"a{ending}"
+    image = nib.Nifti1Image(np.zeros((1, 1, 1), dtype=np.uint8), np.eye(4))
+    image.header.set_data_shape((1000, 1000, 1000))
+    image.header["magic"], image.header["vox_offset"] = b"n+1", 352
+    content = image.header.binaryblock + bytes(4 + 1000)
+    path.write_bytes(gzip.compress(content) if ending == ".nii.gz" else content)
+    tracemalloc.start()
+    try:
+        assert "a truncated file with 1000 of 1000000000 bytes" in refusal(path)
+        assert tracemalloc.get_traced_memory()[1] < 20 * 2**20
+    finally:
+        tracemalloc.stop()

@@ -6,6 +6,7 @@ import pytest
 
 from medgen3d.artifacts.intensity import Intensity
 from medgen3d.config.experiment import IngestConfig
+from medgen3d.core.errors import DataError
 from medgen3d.ingest.plan import make_ingest_plan
 from medgen3d.ingest.problems import BadCasesError, CaseProblem
 from medgen3d.ingest.request import make_request
@@ -16,7 +17,6 @@ FACTS = CaseFacts(
     shape=(10, 20, 30),
     spacing_mm=(2.0, 1.0, 1.0),
     axis_codes="LPS",
-    image_dtype="int16",
     intensity=Intensity(low=0, high=100),
     labels_found=(0, 5),
     sha256={"a": "0" * 64},
@@ -78,10 +78,56 @@ def test_slices_are_counted_on_the_training_grid():
     planned([sound("a", shape=(8, 20, 30)), sound("b")], config.model_copy(update={"min_slices": 3}))
 
 
-def test_orientation_and_type_are_the_most_common_ones():
-    changes = [{"axis_codes": "RAS"}, {"image_dtype": "float32"}, {"image_dtype": "float32"}]
-    info = planned([sound(str(number), **change) for number, change in enumerate(changes)]).info
-    assert (info.axis_codes, info.image_dtype) == ("LPS", "float32")
+def test_the_orientation_is_the_most_common_one():
+    assert planned([sound("a", axis_codes="RAS"), sound("b"), sound("c")]).info.axis_codes == "LPS"
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "are_whole", "dtype"),
+    [
+        (-1000, 1000, (True, True, True), "int16"),
+        (0, 13883, (True, True, True), "int16"),  # whatever the files were stored as
+        (0, 40000, (True, True, True), "uint16"),
+        (0, 70000, (True, True, True), "float32"),
+        (-1, 40000, (True, True, True), "float32"),
+        (0, 1, (True, False, True), "float32"),  # as whole numbers they would be 0 and 1
+    ],
+)
+def test_the_voxel_type_holds_the_values_of_all_training_images(low, high, are_whole, dtype):
+    cases = [
+        sound(str(number), is_whole=is_whole, intensity=Intensity(low=low, high=high))
+        for number, is_whole in enumerate(are_whole)
+    ]
+    assert planned(cases, IngestConfig(split_shares=(1, 0, 0))).info.image_dtype == dtype
+
+
+def test_cases_without_an_orientation_are_refused_among_cases_that_have_one():
+    with pytest.raises(BadCasesError, match="case b: unknown orientation"):
+        planned([sound("a"), sound("b", is_oriented=False)])
+    assert planned([sound("a", is_oriented=False), sound("b", is_oriented=False)]).info.case_ids() == ["a", "b"]
+
+
+def test_notes_name_their_cases_and_change_no_plan():
+    plain = planned([sound("a"), sound("b")])
+    noted = planned([sound("a", notes=("odd",)), sound("b", notes=("odd", "strange"))])
+    assert noted.info.notes == {"odd": ["a", "b"], "strange": ["b"]}
+    assert noted.hash == plain.hash
+
+
+def test_a_label_that_no_case_has_is_told():
+    config = IngestConfig(labels={5: "liver", 7: "spleen"})
+    assert planned([sound("a")], config).info.notes == {"label 7 (spleen) is declared, but no case has it": []}
+
+
+def test_the_reserved_name_ignore_is_no_label():
+    info = planned([sound("a")], IngestConfig(labels={5: "liver", 6: "ignore"})).info
+    assert info.labels == {0: "background", 5: "liver"}
+
+
+@pytest.mark.parametrize("labels", [{0: "ignore", 5: "liver"}, {3: "background", 5: "liver"}])
+def test_reserved_names_of_other_ids_are_refused(labels):
+    with pytest.raises(DataError, match="Correct the labels"):
+        planned([sound("a")], IngestConfig(labels=labels))
 
 
 def test_the_inverse_is_the_median_of_the_training_cases_alone():

@@ -6,7 +6,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medgen3d.artifacts.intensity import Intensity
-from medgen3d.core.errors import DataError
 from medgen3d.core.volume import Box, Volume
 from medgen3d.ingest.plan import CasePlan
 from medgen3d.ingest.prepare import crop, pad, prepare
@@ -107,10 +106,3 @@ def test_a_larger_case_is_cropped_about_its_centre(case_plan, dataset_info, imag
     assert case.box == Box(top=0, bottom=4, left=0, right=4)
     assert case.image == pytest.approx(image.transpose(2, 1, 0)[:, 1:5, 1:5] / 100 - 1, abs=1e-6)
     assert np.array_equal(case.affine @ [0, 0, 0, 1], [1, 1, 0, 1])
-
-
-def test_a_case_whose_labels_are_all_cropped_off_is_refused(case_plan, dataset_info, mask):
-    corner = np.zeros_like(mask)
-    corner[0, 0, 0] = 1
-    with pytest.raises(DataError, match=r"case a: no labelled voxel is left.*larger ingest\.plane"):
-        prepare(case_plan(mask=corner), dataset_info.model_copy(update={"plane": (4, 4)}))

@@ -7,7 +7,8 @@ import pytest
 
 from medgen3d.artifacts.dataset_json import dataset_json
 from medgen3d.core.errors import DataError
-from medgen3d.ingest.sources import read_labels, read_source
+from medgen3d.ingest.descriptions import read_labels
+from medgen3d.ingest.sources import read_source
 
 DECATHLON = {
     "name": "Liver",
@@ -21,6 +22,8 @@ NNUNET = {
     "numTraining": 1,
     "file_ending": ".nii.gz",
 }
+
+ONE_CASE = {"c0": {"images": ["c0_0000.nii.gz"], "label": "c0.nii.gz"}}
 
 
 def describe(root: Path, content: object) -> Path:
@@ -160,7 +163,7 @@ def test_a_path_that_leaves_the_folder_is_a_problem_and_never_opened(tmp_path, k
         (DECATHLON | {"modality": {"0": "T1", "1": "T2"}}, "2 image channels, but exactly one is supported"),
         (NNUNET | {"channel_names": {"0": "T1", "1": "T2"}}, "2 image channels, but exactly one is supported"),
         (NNUNET | {"file_ending": ".png"}, "file_ending"),
-        (NNUNET | {"labels": {"background": 0, "whole": [1, 2]}}, "labels.whole"),
+        (NNUNET | {"labels": {"background": 0, "whole": "all"}}, "labels.whole"),
         (DECATHLON | {"training": "all"}, "training"),
         ([], "content"),
     ],
@@ -203,3 +206,43 @@ def test_a_labels_file_that_cannot_be_used_is_refused(tmp_path, text):
     path.write_text(text)
     with pytest.raises(DataError, match=r"labels\.json"):
         read_labels(path)
+
+
+def test_nnunet_v1_names_a_case_without_its_channel(tmp_path):
+    describe(tmp_path, DECATHLON | {"training": [{"image": "./imagesTr/c0.nii.gz", "label": "./labelsTr/c0.nii.gz"}]})
+    (tmp_path / "imagesTr").mkdir()
+    (tmp_path / "imagesTr" / "c0_0000.nii.gz").touch()
+    (pair,) = read_source(tmp_path).pairs
+    assert (pair.case, pair.image.name) == ("c0", "c0_0000.nii.gz")
+
+
+def test_of_regions_the_ids_are_labels_and_a_note_says_which_have_no_name(tmp_path):
+    labels = {"background": 0, "whole": [1, 2, 3], "core": [2, 3], "enhancing": [3]}
+    description = NNUNET | {"labels": labels, "regions_class_order": [1, 2, 3], "dataset": ONE_CASE}
+    source = read_source(describe(tmp_path, description))
+    assert source.labels == {0: "background", 1: "label_1", 2: "label_2", 3: "enhancing"}
+    (note,) = source.notes
+    assert "regions (whole, core)" in note
+    assert "1, 2 have no name of their own" in note
+
+
+def test_a_byte_order_mark_is_no_content(tmp_path):
+    path = describe(tmp_path, NNUNET | {"dataset": ONE_CASE}) / "dataset.json"
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert read_source(tmp_path).labels == {label_id: name for name, label_id in NNUNET["labels"].items()}
+    (tmp_path / "labels.json").write_bytes(b'\xef\xbb\xbf{"1": "liver"}')
+    assert read_labels(tmp_path / "labels.json") == {1: "liver"}
+
+
+def test_a_name_that_occurs_twice_is_refused_instead_of_losing_a_label(tmp_path):
+    (tmp_path / "labels.json").write_text('{"1": "liver", "1": "spleen"}')
+    with pytest.raises(DataError, match="'1' occurs more than once"):
+        read_labels(tmp_path / "labels.json")
+
+
+def test_endings_in_capitals_are_endings(tmp_path):
+    for name in ("images/A.NII.GZ", "labels/A.nii"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).touch()
+    (pair,) = read_source(tmp_path).pairs
+    assert (pair.case, pair.image.name, pair.mask.name) == ("A", "A.NII.GZ", "A.nii")

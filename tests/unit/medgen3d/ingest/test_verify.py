@@ -1,7 +1,9 @@
 """Verify: one test per row of the table of problems; each puts one flaw into a sound pair of real files."""
 
+import gzip
 import hashlib
 
+import nibabel as nib
 import numpy as np
 import pytest
 
@@ -41,7 +43,8 @@ def test_a_sound_pair_has_no_problem_and_gives_its_facts(write_pair, judge, imag
     assert verification.problems == ()
     assert verification.facts.shape == (8, 7, 6)
     assert verification.facts.spacing_mm == (2, 1, 1)
-    assert (verification.facts.axis_codes, verification.facts.image_dtype) == ("RAS", "float32")
+    assert (verification.facts.axis_codes, verification.facts.is_oriented) == ("RAS", True)
+    assert (verification.facts.is_whole, verification.facts.notes) == (False, ())
     assert verification.facts.labels_found == (0, 1, 2)
     assert (verification.facts.intensity.low, verification.facts.intensity.high) == (image.min(), image.max())
     assert verification.facts.sha256 == {
@@ -223,3 +226,48 @@ def test_a_missing_image_does_not_hide_what_is_wrong_with_the_mask(write_pair, j
     image_path, _ = write_pair("liver_7", mask=np.zeros_like(mask))
     image_path.unlink()
     assert [problem.kind for problem in judge().problems] == ["missing partner", "empty mask"]
+
+
+def save_scaled(path, voxels):
+    """nibabel chooses a slope with which floats fill int16: 2 / 65535 for 0, 1 and 2, which come back as 1.00002."""
+    image = nib.Nifti1Image(np.asarray(voxels, dtype=np.float64), np.diag([1.0, 1.0, 2.0, 1.0]))
+    image.header.set_data_dtype(np.int16)
+    nib.save(image, path)
+
+
+def test_rounding_errors_of_a_scaled_mask_are_no_labels(write_pair, judge, mask):
+    _, path = write_pair("liver_7")
+    save_scaled(path, mask)
+    assert judge().facts.labels_found == (0, 1, 2)
+
+
+def test_a_scaled_mask_may_still_hold_what_is_no_label(write_pair, judge, mask):
+    _, path = write_pair("liver_7")
+    save_scaled(path, mask * 0.75)
+    assert only_problem(judge()).kind == "non-integer labels"
+
+
+def test_voxels_that_nobody_labelled(write_pair, judge):
+    write_pair("liver_7")
+    problem = only_problem(judge(RULES.model_copy(update={"labels": (0, 1), "ignored": 2})))
+    assert (problem.kind, "the id 2" in problem.found) == ("unlabelled voxels", True)
+
+
+def test_a_ct_that_is_in_no_hounsfield_units(write_pair, judge, image):
+    write_pair("liver_7", image=image / 200)
+    assert only_problem(judge(CT_RULES)).kind == "not in Hounsfield units"
+
+
+def test_whole_numbers_are_whole_in_whichever_type(write_pair, judge, image):
+    write_pair("liver_7", image=np.rint(image))
+    assert judge().facts.is_whole
+
+
+def test_an_image_that_does_not_say_how_it_lies(write_pair, judge):
+    for path in write_pair("liver_7"):
+        plain = bytearray(gzip.decompress(path.read_bytes()))
+        plain[252:256] = bytes(4)  # qform_code and sform_code
+        path.write_bytes(gzip.compress(bytes(plain)))
+    facts = judge().facts
+    assert not facts.is_oriented
+    assert any("orientation is unknown" in note for note in facts.notes)
