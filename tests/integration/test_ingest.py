@@ -122,17 +122,30 @@ def test_a_different_set_is_replaced_only_on_demand(source, tmp_path):
     assert PreparedSet(out).info.seed == 1
 
 
-def test_what_goes_wrong_in_a_worker_is_said_in_its_own_sentence(source, tmp_path):
+def test_a_dry_run_and_a_run_say_the_same_of_what_the_grid_takes_away(source, tmp_path):
     path = source / "labelsTr" / "case_10.nii.gz"
     mask = nifti.read(path).volume
     corner = np.zeros_like(mask.voxels)
     corner[0, 0, 0] = 1
     nifti.write(path, Volume(voxels=corner, affine=mask.affine))
-    with pytest.raises(DataError, match="case case_10: no labelled voxel is left") as caught:
-        ingest(source, tmp_path / "out", IngestConfig(plane=(8, 8), spacing_mm=(2, 2, 2)), seed=0)
-    assert "Traceback" not in str(caught.value)
-    with pytest.raises(DataError, match="a prepared set"):
-        PreparedSet(tmp_path / "out")
+    config = IngestConfig(plane=(8, 8), spacing_mm=(2, 0.5, 0.5))
+    told = []
+    for dry_run in (True, False):
+        with pytest.raises(BadCasesError) as caught:
+            ingest(source, tmp_path / "out", config, seed=0, dry_run=dry_run)
+        told.append(str(caught.value))
+        assert not (tmp_path / "out").exists()
+    assert told[0] == told[1]
+    assert (
+        "case case_10: lost on the grid: found no labelled voxel at 2 x 0.5 x 0.5 mm in a plane of 8 x 8" in told[0]
+    )
+    planned, written = (
+        ingest(source, tmp_path / "out", config, seed=0, skip_bad=True, dry_run=dry_run) for dry_run in (True, False)
+    )
+    assert planned == written == PreparedSet(tmp_path / "out").info
+    assert set(written.skipped) == {"case_10"}
+    cut = "label 2 (even) loses"
+    assert any(cut in note and cases for note, cases in written.notes.items())
 
 
 @pytest.mark.parametrize(("kind", "modality"), [("thorax_ct", "CT"), ("brain_mr", "MR")])

@@ -26,7 +26,8 @@ DatasetFingerprintExtractor(901, num_processes=1).run(overwrite_existing=True)
 
 
 @pytest.mark.soak
-def test_nnunets_verification_and_fingerprint_accept_the_folder(tmp_path: Path) -> None:
+@pytest.mark.parametrize("ids", [(1, 2), (5, 117)])
+def test_nnunets_verification_and_fingerprint_accept_the_folder(tmp_path: Path, ids: tuple[int, int]) -> None:
     python = os.environ.get("MEDGEN3D_NNUNET_PYTHON")
     if not python:
         pytest.skip("MEDGEN3D_NNUNET_PYTHON is unset: it names the Python of an environment with nnunetv2")
@@ -36,7 +37,7 @@ def test_nnunets_verification_and_fingerprint_accept_the_folder(tmp_path: Path) 
         dataset_digest="d" * 64,
         modality="MR",
         phantom=True,
-        labels={0: "background", 1: "bone", 2: "cartilage"},
+        labels={0: "background", ids[0]: "bone", ids[1]: "cartilage"},
         spacing_mm=(3.0, 0.5, 0.75),
         axis_codes="LPS",
         image_dtype="int16",
@@ -48,12 +49,13 @@ def test_nnunets_verification_and_fingerprint_accept_the_folder(tmp_path: Path) 
         batch=1,
         threads=1,
         device="cpu",
+        label_ids="consecutive",
     )
     open_for_writing(root, info)
     rng, affine, rows = np.random.default_rng(0), affine_from_spacing(info.spacing_mm), []
     for number in range(3):
         mask = np.zeros((12, 20, 24), np.uint8)
-        mask[3:9, 4:14, 4:16], mask[3:9, 14:16, 4:16] = 1, 2
+        mask[3:9, 4:14, 4:16], mask[3:9, 14:16, 4:16] = ids
         image = mask * 100.0 + rng.normal(0, 5, mask.shape)
         pair = {"image": Volume(voxels=image, affine=affine), "mask": Volume(voxels=mask, affine=affine)}
         rows.append(write_case(root, info, case_id=f"syn_{number:05d}", number=number, **pair))

@@ -14,7 +14,7 @@ from medgen3d.artifacts.synthetic_set import read_columns
 CARD = "dataset_card.md"
 _LAYOUT = {
     "nifti": "`images/CASE.nii.gz` and `labels/CASE.nii.gz` on one grid; `dataset.json` is that of the Medical "
-    "Segmentation Decathlon and of nnU-Net.",
+    "Segmentation Decathlon and of nnU-Net, which wants the label ids to be 0, 1, 2, ...",
     "parquet": "`pairs/CASE.parquet`, one row each: voxels as little-endian bytes in C order, (D, H, W).",
     "dicom": "`dicom/CASE/image` is a DICOM series, `dicom/CASE/segmentation.dcm` a DICOM segmentation of it. Dates in "
     "them are made up.",
@@ -41,7 +41,7 @@ def _text(info: SyntheticSetInfo, table: pa.Table, licence: str | None, idle: Ma
         _number(table, status) for status in (CaseStatus.DONE, CaseStatus.FAILED, CaseStatus.REJECTED)
     )
     phantom = "**PHANTOM DATA**: the training data were computed, no patient was imaged.\n\n" if info.phantom else ""
-    labels = ", ".join(f"{label_id} {name}" for label_id, name in info.labels.items())
+    labels = ", ".join(f"{label_id} {name}" for label_id, name in info.written_labels.by_id.items())
     spacing = " x ".join(f"{length:g}" for length in info.spacing_mm)
     return f"""# {info.dataset_name}, synthetic
 
@@ -59,13 +59,28 @@ def _text(info: SyntheticSetInfo, table: pa.Table, licence: str | None, idle: Ma
 
 ## Layout
 
-{_LAYOUT[info.format]} `manifest.parquet` has a row per planned pair with the SHA-256 of its
+{_LAYOUT[info.format]} {_ids(info)}`manifest.parquet` has a row per planned pair with the SHA-256 of its
 files, `plan.parquet` what was asked for.
 
 ## Gates
 
 {_gates(info, table, idle)}
 """
+
+
+def _ids(info: SyntheticSetInfo) -> str:
+    """The ids of the files, where they are no others than 0, 1, 2, ... nothing."""
+    table = info.label_table
+    if not table.has_gaps:
+        return ""
+    if info.label_ids == "consecutive":
+        pairs = ", ".join(f"{number} is {label_id}" for number, label_id in enumerate(table.original_ids))
+        return f"Labels are numbered anew, by their ids in the training data: {pairs}. "
+    if info.format == "nifti":
+        return (
+            "The label ids have gaps, which nnU-Net refuses; `synthesis.label_ids=consecutive` numbers them 0, 1, 2. "
+        )
+    return ""
 
 
 def _number(table: pa.Table, status: CaseStatus) -> int:

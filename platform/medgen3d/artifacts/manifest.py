@@ -17,6 +17,7 @@ from medgen3d.artifacts.storage import Folder
 from medgen3d.core.errors import ArtifactError
 from medgen3d.core.labels import LabelTable
 
+LabelIds = Literal["original", "consecutive"]
 SCHEMA_VERSION = 1
 _INFO_KEY = b"medgen3d.synthetic_set"
 _COLUMNS = pa.schema(
@@ -57,6 +58,8 @@ class SyntheticSetInfo(BaseModel):
     plan_digest: Of the plan file that the set follows; None if only a number of cases was asked for.
     gates: What accepts or rejects a case, gate -> SHA-256 of its limits; a gate that is not listed does not run.
     format: What the pairs are written as.
+    label_ids: "consecutive" if the files number the labels 0, 1, 2, ... in the order of their original ids, as nnU-Net
+        wants it; a DICOM segmentation numbers its segments so in any case.
     sampling: Sampling options that were chosen otherwise than in the bundles, {stage: {option: value}}.
     refined: False if images are as the image sequence generator left them.
     masks_digest: Of the masks that were given instead of drawn; None if they were drawn.
@@ -88,6 +91,7 @@ class SyntheticSetInfo(BaseModel):
     plan_digest: str | None = None
     gates: dict[str, str] = {}
     format: Literal["nifti", "parquet", "dicom"] = "nifti"
+    label_ids: LabelIds = "original"
 
     @classmethod
     def of(cls, dataset: BundleDataset, **choices: Any) -> Self:
@@ -109,6 +113,12 @@ class SyntheticSetInfo(BaseModel):
     @property
     def label_table(self) -> LabelTable:
         return LabelTable.from_mapping(self.labels)
+
+    @property
+    def written_labels(self) -> LabelTable:
+        """The labels by the ids that the files have."""
+        table = self.label_table
+        return table if self.label_ids == "original" else table.consecutive()
 
 
 class ManifestRow(BaseModel):

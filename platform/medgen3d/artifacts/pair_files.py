@@ -21,6 +21,7 @@ from medgen3d.artifacts import dicom_pair, nifti
 from medgen3d.artifacts.manifest import ManifestRow, SyntheticSetInfo
 from medgen3d.artifacts.storage import Folder
 from medgen3d.core.errors import ArtifactError
+from medgen3d.core.labels import LabelTable
 from medgen3d.core.volume import Volume, affine_from_spacing, as_type
 
 Format = Literal["nifti", "parquet", "dicom"]
@@ -78,9 +79,10 @@ def encode_pair(info: SyntheticSetInfo, case_id: str, image: Volume, mask: Volum
     if info.format == "dicom":
         slices, segmentation = dicom_pair.encode(info, case_id, image, mask)
         return dict(zip(images, slices, strict=True)), {labels[0]: segmentation}
+    written = _renumbered(mask, info.label_table, info.written_labels)
     return (
         {images[0]: nifti.encode(image, info.axis_codes, info.image_dtype)},
-        {labels[0]: nifti.encode(mask, info.axis_codes, info.label_table.dtype)},
+        {labels[0]: nifti.encode(written, info.axis_codes, info.written_labels.dtype)},
     )
 
 
@@ -94,11 +96,24 @@ def decode_pair(folder: Folder, info: SyntheticSetInfo, row: ManifestRow) -> tup
     """
     images, labels = pair_names(info.format, row.case_id, row.shape[0])
     if info.format == "parquet":
-        return _decode_parquet(folder, images[0])
+        image, mask = _decode_parquet(folder, images[0])
+        return image, _renumbered(mask, info.written_labels, info.label_table)
     if info.format == "dicom":
         return dicom_pair.decode(folder, info, images, labels[0])
     image, mask = (nifti.decode(folder.read(names[0]), f"{folder}/{names[0]}") for names in (images, labels))
-    return image.volume, mask.volume
+    return image.volume, _renumbered(mask.volume, info.written_labels, info.label_table)
+
+
+def _renumbered(mask: Volume, before: LabelTable, after: LabelTable) -> Volume:
+    """The mask with other ids of the same labels.
+
+    Raises:
+        DataError: It holds an id that is none of the labels.
+    """
+    if before == after:
+        return mask
+    contiguous = before.to_contiguous(as_type(mask.voxels, before.dtype))  # type: ignore[arg-type]
+    return Volume(voxels=after.to_original(contiguous), affine=mask.affine)
 
 
 def digest_of(contents: Iterable[bytes]) -> str:
@@ -109,7 +124,7 @@ def digest_of(contents: Iterable[bytes]) -> str:
 
 def _encode_parquet(info: SyntheticSetInfo, case_id: str, image: Volume, mask: Volume) -> bytes:
     voxels = as_type(image.voxels, info.image_dtype)
-    labels = as_type(mask.voxels, info.label_table.dtype)
+    labels = as_type(_renumbered(mask, info.label_table, info.written_labels).voxels, info.written_labels.dtype)
     row = {
         "case_id": case_id,
         "shape": list(voxels.shape),

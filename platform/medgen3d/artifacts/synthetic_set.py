@@ -258,10 +258,12 @@ def _write_description(folder: Folder, info: SyntheticSetInfo, case_ids: list[st
         description=f"{source}Synthetic pairs made by medgen3d: {info.pipeline_name} version {info.pipeline_version}, "
         f"seed {info.seed}.",
         modality=info.modality,
-        labels=info.labels,
+        labels=info.written_labels.by_id,
         case_ids=case_ids,
     )
-    text = json.dumps(content | {"phantom": info.phantom}, indent=1, ensure_ascii=False)
+    original = dict(enumerate(info.label_table.original_ids)) if info.label_ids == "consecutive" else {}
+    added = {"phantom": info.phantom} | ({"original_ids": original} if original else {})
+    text = json.dumps(content | added, indent=1, ensure_ascii=False)
     folder.write("dataset.json", text.encode())
 
 

@@ -106,6 +106,8 @@ class SynthesisConfig(ConfigSection):
     """How often a case that a gate rejects is drawn again before it is given up."""
     num_gate_actors: PositiveInt = 1
     """Processes that check drawn cases; they use CPUs alone."""
+    label_ids: Literal["original", "consecutive"] = "original"
+    """Ids in the files: those of the training data, or 0, 1, 2, ... in their order, as nnU-Net wants it."""
     min_alignment: Share = 0.5
     """Alignment gate: smallest mean Dice of a case's mask and what the registered segmenter finds in its image."""
 

@@ -68,6 +68,15 @@ class LabelTable:
         """The smallest unsigned type that holds every original id."""
         return np.uint8 if self.original_ids[-1] <= np.iinfo(np.uint8).max else np.uint16
 
+    @property
+    def has_gaps(self) -> bool:
+        """Whether the ids are others than 0, 1, 2, ..."""
+        return self.original_ids != tuple(range(len(self)))
+
+    def consecutive(self) -> "LabelTable":
+        """The same names for the ids 0..K-1."""
+        return LabelTable(tuple(range(len(self))), self.names)
+
     def undeclared(self, mask: NDArray[np.integer]) -> list[int]:
         """The ids in `mask` that the table does not know."""
         return sorted(set(np.unique(mask).tolist()) - set(self.original_ids))

@@ -164,4 +164,5 @@ def _identity(
         batch=config.batch or WIDTHS[device],
         threads=config.threads,
         device=device,
+        label_ids=config.label_ids,
     )

@@ -33,3 +33,14 @@ def test_a_card_says_what_is_not_known_and_that_phantoms_are_phantoms(card):
     assert "licence of the training data | not known" in text
     assert "None ran: every draw was accepted." in text
     assert "**PHANTOM DATA**" in text
+
+
+@pytest.mark.parametrize(
+    ("label_ids", "words"), [("original", "which nnU-Net refuses"), ("consecutive", "1 is 5, 2 is 9")]
+)
+def test_a_card_says_which_ids_the_files_have(card, label_ids, words):
+    assert words in card(label_ids=label_ids)
+
+
+def test_ids_without_gaps_are_nothing_to_tell(card):
+    assert "nnU-Net refuses" not in card(labels={0: "background", 1: "liver", 2: "spleen"})

@@ -1,7 +1,9 @@
 import hashlib
 import io
+import json
 
 import highdicom as hd
+import nibabel as nib
 import numpy as np
 import pyarrow.parquet as pq
 import pydicom
@@ -133,3 +135,21 @@ def test_a_dicom_image_of_fractions_is_stored_to_16_bits_of_its_range():
 def test_names_of_rows_with_another_depth_are_their_own():
     row = ManifestRow(case_id="a", number=0, shape=(2, 1, 1), status="done")
     assert pair_names("dicom", row.case_id, row.shape[0])[0] == ("dicom/a/image/0000.dcm", "dicom/a/image/0001.dcm")
+
+
+def test_labels_that_are_numbered_anew_come_back_with_their_own_ids(tmp_path):
+    info = info_of("nifti").model_copy(update={"label_ids": "consecutive"})
+    assert info.label_table.has_gaps
+    image, mask = pair()
+    open_for_writing(tmp_path, info)
+    write_part(tmp_path, info, 0, [write_case(tmp_path, info, case_id="a", number=0, image=image, mask=mask)])
+    merge_parts(tmp_path)
+
+    by_nibabel = np.asanyarray(nib.load(tmp_path / "labels" / "a.nii.gz").dataobj)
+    numbers = {label_id: number for number, label_id in enumerate(info.label_table.original_ids)}
+    expected = np.vectorize(numbers.get)(mask.voxels)
+    assert sorted(by_nibabel.ravel()) == sorted(expected.ravel())
+    description = json.loads((tmp_path / "dataset.json").read_text())
+    assert sorted(description["labels"].values()) == list(range(len(info.labels)))
+    assert list(description["original_ids"].values()) == list(info.label_table.original_ids)
+    np.testing.assert_array_equal(SyntheticSet(tmp_path).read("a")[1].voxels, mask.voxels)

@@ -1,4 +1,4 @@
-"""The survey of the grid: labels that resampling or the cut take away are named; one that is gone everywhere is refused."""
+"""The survey of the grid: labels that it takes away are named, and one that is gone everywhere is refused."""
 
 import numpy as np
 import pytest
