@@ -136,9 +136,7 @@ def test_a_dry_run_and_a_run_say_the_same_of_what_the_grid_takes_away(source, tm
         told.append(str(caught.value))
         assert not (tmp_path / "out").exists()
     assert told[0] == told[1]
-    assert (
-        "case case_10: lost on the grid: found no labelled voxel at 2 x 0.5 x 0.5 mm in a plane of 8 x 8" in told[0]
-    )
+    assert "case case_10: lost on the grid: found no labelled voxel at 2 x 0.5 x 0.5 mm in a plane of 8 x 8" in told[0]
     planned, written = (
         ingest(source, tmp_path / "out", config, seed=0, skip_bad=True, dry_run=dry_run) for dry_run in (True, False)
     )

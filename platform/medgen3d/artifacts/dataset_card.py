@@ -73,9 +73,10 @@ def _ids(info: SyntheticSetInfo) -> str:
     table = info.label_table
     if not table.has_gaps:
         return ""
-    if info.label_ids == "consecutive":
-        pairs = ", ".join(f"{number} is {label_id}" for number, label_id in enumerate(table.original_ids))
-        return f"Labels are numbered anew, by their ids in the training data: {pairs}. "
+    if info.label_ids == "consecutive" or info.format == "dicom":
+        what = "Segments are numbered" if info.format == "dicom" else "Labels are numbered anew"
+        pairs = ", ".join(f"{number} is {label_id}" for number, label_id in enumerate(table.original_ids) if number)
+        return f"{what} by their ids in the training data: {pairs}. "
     if info.format == "nifti":
         return (
             "The label ids have gaps, which nnU-Net refuses; `synthesis.label_ids=consecutive` numbers them 0, 1, 2. "

@@ -5,6 +5,7 @@ gives the same bytes. Slices lie as scanners write them: rows from right to left
 """
 
 import io
+from collections import Counter
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,8 @@ from medgen3d.artifacts.manifest import SyntheticSetInfo
 from medgen3d.artifacts.provenance import config_hash
 from medgen3d.artifacts.storage import Folder
 from medgen3d.core.errors import ArtifactError
-from medgen3d.core.volume import Volume
+from medgen3d.core.labels import LabelTable
+from medgen3d.core.volume import Volume, as_type
 
 if TYPE_CHECKING:  # heavy, and only used for this format
     from pydicom import Dataset
@@ -25,6 +27,9 @@ if TYPE_CHECKING:  # heavy, and only used for this format
 
 _STORAGE = {"CT": "1.2.840.10008.5.1.4.1.1.2", "MR": "1.2.840.10008.5.1.4.1.1.4"}
 _UNSIGNED, _SIGNED = 0, 1
+_UTF8 = "ISO_IR 192"
+_LABEL_LENGTH = 64
+"""Characters that a segment's label may have."""
 _DATE, _TIME = "20000101", "000000"  # required by some readers; a real one would change the bytes
 
 
@@ -37,7 +42,7 @@ def encode(info: SyntheticSetInfo, case_id: str, image: Volume, mask: Volume) ->
         image: In scanner units.
         mask: Original label ids.
     """
-    stored, representation, slope, intercept = _as_stored(image.voxels)
+    stored, representation, slope, intercept = _as_stored(image.voxels, info.image_dtype)
     uids = _Uids(info, case_id)
     slices = []
     for place in range(len(stored)):
@@ -79,12 +84,17 @@ class _Uids:
         return generate_uid(entropy_srcs=[*self.identity, *map(str, what)])
 
 
-def _as_stored(voxels: NDArray[Any]) -> tuple[NDArray[np.integer], int, float, float]:
-    """16-bit numbers, whether they are signed, and slope and intercept that lead back to the voxels."""
+def _as_stored(image: NDArray[Any], dtype: str) -> tuple[NDArray[np.integer], int, float, float]:
+    """16-bit numbers, whether they are signed, and slope and intercept that lead back to the voxels in their type.
+
+    Of an integer type they are rounded as in a NIfTI file, and stored as they are if 16 bits hold them.
+    """
+    voxels: NDArray[Any] = as_type(image, dtype)
     low, high = float(voxels.min()), float(voxels.max())
-    whole = np.rint(voxels)
-    if np.iinfo(np.int16).min <= low and high <= np.iinfo(np.int16).max and np.array_equal(whole, voxels):
-        return whole.astype("<i2"), _SIGNED, 1.0, 0.0
+    if np.array_equal(np.rint(voxels), voxels):
+        for kind, sign in (("<i2", _SIGNED), ("<u2", _UNSIGNED)):
+            if np.iinfo(kind).min <= low and high <= np.iinfo(kind).max:
+                return voxels.astype(kind), sign, 1.0, 0.0
     slope = max(high - low, 1e-6) / np.iinfo(np.uint16).max
     return np.rint((voxels - low) / slope).astype("<u2"), _UNSIGNED, slope, low
 
@@ -103,6 +113,7 @@ def _header(info: SyntheticSetInfo, case_id: str, uids: _Uids, image: Volume, pl
     _, height, width = image.voxels.shape
     x_mm, y_mm, z_mm, _ = image.affine @ (width - 1, height - 1, place, 1)
     one = Dataset()
+    one.SpecificCharacterSet = _UTF8
     one.file_meta = FileMetaDataset()
     one.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     one.file_meta.MediaStorageSOPClassUID = one.SOPClassUID = UID(_STORAGE[info.modality])
@@ -135,7 +146,7 @@ def _segmentation(info: SyntheticSetInfo, uids: _Uids, slices: list["Dataset"], 
     described = [
         hd.seg.SegmentDescription(
             segment_number=number,
-            segment_label=name[:64],
+            segment_label=label,
             segmented_property_category=codes.SCT.AnatomicalStructure,
             segmented_property_type=hd.sr.CodedConcept(
                 value="91723000", scheme_designator="SCT", meaning="Anatomical structure"
@@ -143,8 +154,10 @@ def _segmentation(info: SyntheticSetInfo, uids: _Uids, slices: list["Dataset"], 
             algorithm_type=hd.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
             algorithm_identification=algorithm,
         )
-        for number, name in enumerate(info.label_table.names[1:], start=1)
+        for number, label in enumerate(_segment_labels(info.label_table)[1:], start=1)
     ]
+    for segment, (label_id, name) in zip(described, list(info.labels.items())[1:], strict=True):
+        segment.SegmentDescription = f"Label id {label_id}: {_printable(name)}"[:1024]
     made = hd.seg.Segmentation(
         source_images=slices,
         pixel_array=np.stack([_turned(plane) for plane in mask]).astype(
@@ -161,6 +174,7 @@ def _segmentation(info: SyntheticSetInfo, uids: _Uids, slices: list["Dataset"], 
         software_versions="1",
         device_serial_number="1",
     )
+    made.SpecificCharacterSet = _UTF8
     for name in ("ContentDate", "InstanceCreationDate", "SeriesDate"):
         setattr(made, name, _DATE)
     for name in ("ContentTime", "InstanceCreationTime", "SeriesTime"):
@@ -172,6 +186,22 @@ def _segmentation(info: SyntheticSetInfo, uids: _Uids, slices: list["Dataset"], 
     for pointer in made.get("DimensionIndexSequence", []):
         pointer.DimensionOrganizationUID = uids("dimensions")
     return made
+
+
+def _segment_labels(table: LabelTable) -> list[str]:
+    """A label per segment, all different: a backslash would part it in two, and what is too long is cut."""
+    names = [_printable(name).replace("\\", "/").strip() for name in table.names]
+    cut = Counter(name[:_LABEL_LENGTH] for name in names)
+    labels = []
+    for label_id, name in zip(table.original_ids, names, strict=True):
+        is_own = name and cut[name[:_LABEL_LENGTH]] == 1
+        told = "" if is_own else f" ({label_id})"
+        labels.append(name[: _LABEL_LENGTH - len(told)].rstrip() + told)
+    return [label.strip() for label in labels]
+
+
+def _printable(text: str) -> str:
+    return "".join(character if character.isprintable() else " " for character in text)
 
 
 def _mask_of(folder: Folder, info: SyntheticSetInfo, label: str, image: Volume) -> Volume:

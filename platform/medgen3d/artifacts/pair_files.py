@@ -100,8 +100,9 @@ def decode_pair(folder: Folder, info: SyntheticSetInfo, row: ManifestRow) -> tup
         return image, _renumbered(mask, info.written_labels, info.label_table)
     if info.format == "dicom":
         return dicom_pair.decode(folder, info, images, labels[0])
-    image, mask = (nifti.decode(folder.read(names[0]), f"{folder}/{names[0]}") for names in (images, labels))
-    return image.volume, _renumbered(mask.volume, info.written_labels, info.label_table)
+    halves = (nifti.decode(folder.read(names[0]), f"{folder}/{names[0]}") for names in (images, labels))
+    image, mask = (half.volume for half in halves)
+    return image, _renumbered(mask, info.written_labels, info.label_table)
 
 
 def _renumbered(mask: Volume, before: LabelTable, after: LabelTable) -> Volume:

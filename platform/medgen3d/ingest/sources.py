@@ -2,7 +2,8 @@
 
     dataset.json + the files it names              Medical Segmentation Decathlon, or nnU-Net v1 or v2
     images/CASE.nii.gz + labels/CASE.nii.gz        folder pairs
-    images/CASE/*.dcm  + labels/CASE.nii.gz        DICOM series with NIfTI masks (may be mixed with the former)
+    images/CASE/*.dcm  + labels/CASE.nii.gz        DICOM series with NIfTI masks (may be mixed with the former); a
+                                                   multi-frame series may be the file images/CASE.dcm
     CASE/image.nii.gz  + CASE/mask.nii.gz          case folders; both names can be chosen, and the source itself may
                                                    be the one case folder
 
@@ -15,6 +16,7 @@ from pathlib import Path, PurePosixPath
 
 from pydantic import BaseModel, ConfigDict
 
+from medgen3d.artifacts.dicom import SUFFIX
 from medgen3d.artifacts.intensity import Modality
 from medgen3d.artifacts.nifti_stream import stem
 from medgen3d.core.errors import DataError
@@ -172,7 +174,8 @@ def _pairs_by_stem(root: Path, images: Path, masks: Path, channel: str = "") -> 
 def _by_stem(folder: Path, channel: str = "") -> dict[str, list[Path]]:
     found: dict[str, list[Path]] = {}
     for path in _visible(folder):
-        found.setdefault(stem(path.name).removesuffix(channel), []).append(path)
+        name = path.name[: -len(SUFFIX)] if path.name.lower().endswith(SUFFIX) else stem(path.name)
+        found.setdefault(name.removesuffix(channel), []).append(path)
     return found
 
 

@@ -74,12 +74,13 @@ class Verification(BaseModel):
 
 
 def read_image(path: Path) -> VolumeFile:
-    """A NIfTI file, or a folder with one DICOM series.
+    """A NIfTI file, a folder with one DICOM series, or a multi-frame DICOM file.
 
     Raises:
         VolumeFileError: It cannot be read.
     """
-    return dicom.read_series(path) if path.is_dir() else nifti.read(path)
+    is_dicom = path.is_dir() or path.name.lower().endswith(dicom.SUFFIX)
+    return dicom.read_series(path) if is_dicom else nifti.read(path)
 
 
 def verify(pair: Pair, root: Path, rules: Rules) -> Verification:

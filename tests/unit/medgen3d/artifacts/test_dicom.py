@@ -1,12 +1,23 @@
 """DICOM series: sorted by position, rescaled, turned to RAS; what is missing or foreign is named."""
 
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pydicom
 import pytest
+from highdicom.legacy import LegacyConvertedEnhancedMRImage
 from pydicom.dataset import FileDataset, FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
+from pydicom.uid import (
+    ExplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGLosslessSV1,
+    JPEGLSLossless,
+    MediaStorageDirectoryStorage,
+    MRImageStorage,
+    RLELossless,
+    generate_uid,
+)
 
 from medgen3d.artifacts import dicom
 from medgen3d.core.errors import VolumeFileError
@@ -174,4 +185,163 @@ def test_a_slice_without_a_position_is_named(series):
 
 def test_a_single_slice_is_no_series(tmp_path):
     write_slice(tmp_path / "1.dcm", np.ones((2, 2)), 0.0)
-    assert "1 DICOM files" in refusal(tmp_path)
+    assert "1 DICOM slices" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize("distance_mm", [0.625, 1.25, 0.8])
+def test_positions_that_a_scanner_rounded_are_even(tmp_path, distance_mm):
+    for number in range(12):
+        height = round(distance_mm * number, 1)
+        write_slice(tmp_path / f"{number:02d}.dcm", np.full((3, 3), number), height)
+    volume = dicom.read_series(tmp_path).volume
+    assert volume.spacing_mm[0] == pytest.approx(distance_mm, abs=0.005)
+    assert volume.voxels[:, 0, 0].tolist() == list(range(12))
+
+
+@pytest.mark.parametrize(
+    ("heights", "what"),
+    [
+        ([0, 2, 4, 8, 10], "a missing slice: 4 mm between 2.dcm and 3.dcm"),
+        ([0, 2, 4, 7.1, 9.1], "uneven spacing: 3.1 mm between 2.dcm and 3.dcm"),
+        ([0, 2, 4, 4.3, 6.3], "a doubled or displaced slice: 0.3 mm between 2.dcm and 3.dcm"),
+        ([0, 2, 4] * 2, "2 slices at each position"),
+    ],
+)
+def test_what_is_wrong_with_the_spacing_is_said(tmp_path, heights, what):
+    for number, height in enumerate(heights):
+        write_slice(tmp_path / f"{number}.dcm", np.ones((3, 3)), height)
+    assert what in refusal(tmp_path)
+
+
+def test_directions_that_differ_in_the_fourth_digit_are_the_same(series):
+    write_slice(series / "0.dcm", np.ones((4, 3)), 7.0, ImageOrientationPatient=[1, 0.0004, 0, -0.0004, 1, 0])
+    assert dicom.read_series(series).volume.voxels.shape[0] == NUM_SLICES + 1
+
+
+def test_objects_without_an_image_are_left_out_and_named(series):
+    for name, kind, modality in (
+        ("a.dcm", "1.2.840.10008.5.1.4.1.1.11.1", "PR"),
+        ("DICOMDIR", MediaStorageDirectoryStorage, None),
+    ):
+        file = pydicom.dcmread(series / "1.dcm")
+        del file.PixelData, file.Rows, file.Columns
+        file.file_meta.MediaStorageSOPClassUID = file.SOPClassUID = kind
+        file.Modality, file.SeriesInstanceUID = modality, generate_uid()
+        file.save_as(series / name)
+    found = dicom.read_series(series)
+    assert found.volume.voxels.shape[0] == NUM_SLICES
+    assert found.notes == ("objects without an image left out: DICOMDIR, a.dcm",)
+
+
+def enhanced(folder: Path, series: Path) -> Path:
+    """The slices of a series as one multi-frame file, made by highdicom."""
+    slices = [pydicom.dcmread(path) for path in sorted(series.iterdir())]
+    for number, one in enumerate(slices):
+        one.StudyInstanceUID, one.FrameOfReferenceUID, one.InstanceNumber = SERIES, SERIES, number + 1
+        one.StudyDate, one.StudyTime, one.StudyID, one.SeriesNumber = "20200101", "000000", "1", 1
+        one.ContentDate, one.ContentTime, one.ImageType = "20200101", "000000", ["ORIGINAL", "PRIMARY", "OTHER"]
+        one.RescaleSlope, one.RescaleIntercept, one.RescaleType = 2, -10, "US"
+        for name in ("AccessionNumber", "PatientBirthDate", "PatientSex", "ReferringPhysicianName"):
+            setattr(one, name, "")
+        one.PatientID = one.PatientName = "x"
+        one.PositionReferenceIndicator, one.Manufacturer = "", "x"
+    folder.mkdir()
+    made = LegacyConvertedEnhancedMRImage(slices, generate_uid(), 2, generate_uid(), 1)
+    made.save_as(folder / "all.dcm")
+    return folder / "all.dcm"
+
+
+def test_an_enhanced_multi_frame_file_is_read_as_its_slices_are(series, tmp_path_factory):
+    file, single = enhanced(tmp_path_factory.mktemp("enhanced") / "c", series), dicom.read_series(series)
+    for place in (file, file.parent):
+        found = dicom.read_series(place)
+        assert np.array_equal(found.volume.voxels, 2 * single.volume.voxels - 10)
+        assert np.array_equal(found.volume.affine, single.volume.affine)
+
+
+def test_frames_without_a_place_are_refused(series):
+    file = pydicom.dcmread(series / "1.dcm")
+    file.NumberOfFrames, file.PixelData = 2, 2 * file.PixelData
+    file.save_as(series / "1.dcm")
+    assert "2 frames without a place each" in refusal(series)
+
+
+@pytest.mark.parametrize("syntax", [RLELossless, JPEG2000Lossless, JPEGLSLossless])
+def test_compressed_pixels_are_read(tmp_path, syntax):
+    stored = np.random.default_rng(0).integers(-1000, 1000, (2, 64, 48))
+    for number, pixels in enumerate(stored):
+        write_slice(tmp_path / f"{number}.dcm", pixels, number)
+        file = pydicom.dcmread(tmp_path / f"{number}.dcm")
+        file.compress(syntax)
+        file.save_as(tmp_path / f"{number}.dcm")
+    assert np.array_equal(dicom.read_series(tmp_path).volume.voxels, stored[:, ::-1, ::-1])
+
+
+def test_pixels_that_nothing_here_decompresses_name_what_does(series):
+    file = pydicom.dcmread(series / "1.dcm")
+    file.file_meta.TransferSyntaxUID = JPEGLosslessSV1
+    file.PixelData = pydicom.encaps.encapsulate([b"\xff\xd8\xff\xd9"])
+    file["PixelData"].is_undefined_length = True
+    file.save_as(series / "1.dcm")
+    assert "JPEG Lossless, Non-Hierarchical" in refusal(series)
+    assert "Install medgen3d[dicom], or decompress" in refusal(series)
+
+
+def test_inverted_grey_levels_are_refused(series):
+    file = pydicom.dcmread(series / "1.dcm")
+    file.PhotometricInterpretation = "MONOCHROME1"
+    file.save_as(series / "1.dcm")
+    assert "MONOCHROME1, in which larger numbers are darker" in refusal(series)
+
+
+def test_colours_are_refused(series):
+    file = pydicom.dcmread(series / "1.dcm")
+    file.PhotometricInterpretation, file.SamplesPerPixel = "RGB", 3
+    file.save_as(series / "1.dcm")
+    assert "an image in colours (RGB)" in refusal(series)
+
+
+def test_padding_outside_the_field_of_view_becomes_the_smallest_value_within(tmp_path):
+    for number in range(2):
+        pixels = np.array([[-2000, 24], [1064, 1024]])
+        write_slice(
+            tmp_path / f"{number}.dcm", pixels, number, PixelPaddingValue=-2000, RescaleSlope=1, RescaleIntercept=-1024
+        )
+    assert sorted(dicom.read_series(tmp_path).volume.voxels[0].ravel()) == [-1000, -1000, 0, 40]
+
+
+def fuzzed(content: bytes, seed: int) -> bytes:
+    rng = np.random.default_rng(seed)
+    changed = bytearray(content[: int(rng.integers(len(content) // 2, len(content) + 1))])
+    for place in rng.integers(0, len(changed), int(rng.integers(1, 12))):
+        changed[place] = rng.integers(256)
+    return bytes(changed)
+
+
+def read_fuzzed(series: Path, seeds: range) -> int:
+    """Reads a series whose first file is damaged; how often that was refused. Nothing but a sentence may come of it."""
+    first, sentences = series / "1.dcm", []
+    sound = first.read_bytes()
+    for seed in seeds:
+        first.write_bytes(fuzzed(sound, seed))
+        tracemalloc.start()
+        try:
+            dicom.read_series(series)
+        except VolumeFileError as error:
+            sentences.append(str(error))
+        finally:
+            taken = tracemalloc.get_traced_memory()[1]
+            tracemalloc.stop()
+        assert taken < 4 * len(sound) + 2**21
+    assert max(map(len, sentences)) < 1000
+    assert not any("\n" in sentence for sentence in sentences)
+    return len(sentences)
+
+
+def test_damaged_bytes_give_a_sentence_or_a_reading_and_take_no_memory(series):
+    assert read_fuzzed(series, range(150)) > 30
+
+
+@pytest.mark.soak
+def test_many_damaged_bytes_give_a_sentence_or_a_reading(series):
+    assert read_fuzzed(series, range(1000, 11000)) > 2000

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pydicom
 import pytest
+import SimpleITK
 
 from medgen3d.artifacts.manifest import ManifestRow, SyntheticSetInfo
 from medgen3d.artifacts.pair_files import digest_of, encode_pair, pair_names
@@ -130,6 +131,41 @@ def test_a_dicom_image_of_fractions_is_stored_to_16_bits_of_its_range():
 
     step = np.ptp(image.voxels) / 65535
     np.testing.assert_allclose(values[::-1, ::-1], image.voxels[0], atol=0.51 * step)
+
+
+def test_a_dicom_image_of_whole_numbers_is_the_nifti_of_the_same_pair_to_any_reader(tmp_path):
+    image, mask = pair()
+    image = Volume(voxels=image.voxels + 0.3, affine=image.affine)
+    for kind in ("dicom", "nifti"):
+        contents, _ = encode_pair(info_of(kind, modality="CT"), "a", image, mask)
+        for name, content in contents.items():
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name).write_bytes(content)
+    reader = SimpleITK.ImageSeriesReader()
+    reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(tmp_path / "dicom/a/image")))
+    series, volume = reader.Execute(), SimpleITK.ReadImage(tmp_path / "images/a.nii.gz")
+    assert series.GetPixelIDTypeAsString() == "16-bit signed integer"
+    np.testing.assert_array_equal(*map(SimpleITK.GetArrayFromImage, (series, volume)))
+    for corner in ((0, 0, 0), (5, 4, 3)):
+        places = [each.TransformIndexToPhysicalPoint(corner) for each in (series, volume)]
+        assert places[0] == pytest.approx(places[1], abs=1e-5)
+
+
+def test_segments_have_labels_of_their_own_in_any_script():
+    long = "a very long name of an organ that goes on " * 3
+    named = {1: "печень", 2: "肝臓", 3: "left\\right", 4: long + "upper", 5: long + "lower", 6: "a\nb"}
+    info = info_of("dicom", labels={0: "background"} | named)
+    mask = Volume(voxels=np.arange(120).reshape(4, 5, 6) % 7, affine=pair()[0].affine)
+    _, files = encode_pair(info, "a", pair()[0], mask)
+    (content,) = files.values()
+    segments = pydicom.dcmread(io.BytesIO(content)).SegmentSequence
+    labels = [segment.SegmentLabel for segment in segments]
+    assert labels[:3] == ["печень", "肝臓", "left/right"]
+    assert labels[5] == "a b"
+    assert len(set(labels)) == 6
+    assert max(map(len, labels)) <= 64
+    assert [label[-4:] for label in labels[3:5]] == [" (4)", " (5)"]
+    assert segments[3].SegmentDescription == f"Label id 4: {long}upper"
 
 
 def test_names_of_rows_with_another_depth_are_their_own():
