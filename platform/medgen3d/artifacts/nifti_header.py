@@ -1,5 +1,6 @@
 """The header of a NIfTI file: read before any voxel is, and judged before memory is taken for them."""
 
+import logging
 from pathlib import Path
 from typing import IO, NamedTuple, cast
 
@@ -13,6 +14,8 @@ from medgen3d.artifacts.nifti_stream import EXPECTED, RESTORE, skip
 from medgen3d.core.errors import VolumeFileError
 
 _MAX_EXTENSION_BYTES = 2**28
+_SILENT = logging.getLogger(f"{__name__}.corrections")
+_SILENT.disabled = True  # what nibabel corrects is no news: what counts here is judged by `nifti_geometry`
 
 
 class Layout(NamedTuple):
@@ -50,7 +53,7 @@ def checked_header(path: Path, file: IO[bytes], stored: nib.Nifti1Header) -> nib
     """The header as nibabel understands it; `file` is left where the voxels begin."""
     header = stored.copy()
     try:
-        header.check_fix()
+        header.check_fix(logger=_SILENT)
     except (HeaderDataError, WrapStructError, OverflowError, ValueError) as error:  # the last two: infinite numbers
         raise _no_header(path, error) from error
     if not bytes(header["magic"]).startswith(b"n+"):
@@ -82,13 +85,14 @@ def layout_of(path: Path, stored: nib.Nifti1Header, header: nib.Nifti1Header, ma
         remedy = "Extract a single volume or channel." if len(shape) > 3 else RESTORE
         raise VolumeFileError(str(path), f"{len(shape)} axes of lengths {shape}", EXPECTED, remedy)
     try:
-        grid = grid_of(_forms_of(stored, header))
+        with np.errstate(all="ignore"):  # numbers that are none are found at the end
+            grid = grid_of(_forms_of(stored, header))
         slope, intercept = header.get_slope_inter()
         dtype = header.get_data_dtype()
-    except HeaderDataError as error:
-        raise VolumeFileError(str(path), f"an invalid header ({error})", EXPECTED, RESTORE) from error
     except GeometryError as error:
         raise VolumeFileError(str(path), *error.args) from error
+    except (HeaderDataError, ValueError) as error:  # the latter: a quaternion that is none
+        raise VolumeFileError(str(path), f"an invalid header ({error})", EXPECTED, RESTORE) from error
     if dtype.kind not in "iuf" or dtype.itemsize > 8:
         raise VolumeFileError(str(path), f"voxels of type {dtype}", "integers or floats", "Convert the voxel type.")
     layout = Layout(
