@@ -9,16 +9,28 @@
 Names are made of the ids that the service gave, never of what a client sent.
 """
 
+import logging
 import re
 import shutil
+import stat
 import tempfile
 import time
 from collections.abc import Collection
 from contextlib import AbstractContextManager
 from pathlib import Path
 
+_log = logging.getLogger(__name__)
 _ID = re.compile(r"[0-9a-f]{32}")
 _YOUNG_S = 3600.0  # folders of requests that are just being accepted are younger
+
+
+def make_private_folder(folder: Path) -> None:
+    """Make the service's folder, or close it to everybody but its owner: it holds results, jobs and tokens."""
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    mode = stat.S_IMODE(folder.stat().st_mode)
+    if mode & 0o077:
+        folder.chmod(mode & 0o700)
+        _log.warning("%s could be read by others (mode %o); it is now its owner's alone", folder, mode)
 
 
 class JobFiles:
@@ -32,7 +44,7 @@ class JobFiles:
         self.root = Path(root).absolute()
         self._incoming = self.root / "incoming"
         self._jobs = self.root / "jobs"
-        self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_private_folder(self.root)
         self._incoming.mkdir(exist_ok=True)
         self._jobs.mkdir(exist_ok=True)
 

@@ -3,11 +3,13 @@
 from datetime import datetime
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat
+from pydantic import BaseModel, ConfigDict, Field
 
 from medgen3d.serving.job_states import JobState
 
 MaskUse = Literal["full", "partial"]
+VoxelSide = Annotated[float, Field(ge=0.01, le=100, allow_inf_nan=False)]
+"""A voxel's side [mm]."""
 
 
 class JobRequest(BaseModel):
@@ -30,7 +32,7 @@ class JobRequest(BaseModel):
     count: Annotated[int, Field(ge=1, le=10_000)] = 1
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     depth: Annotated[int, Field(ge=1, le=10_000)] | None = None
-    spacing_mm: tuple[PositiveFloat, PositiveFloat, PositiveFloat] | None = None
+    spacing_mm: tuple[VoxelSide, VoxelSide, VoxelSide] | None = None
     style: Annotated[int, Field(ge=0, lt=2**63)] | None = None
     mask_use: MaskUse | None = None
     known_slices: Annotated[list[Annotated[int, Field(ge=0)]], Field(max_length=10_000)] | None = None
@@ -111,4 +113,4 @@ class Problem(BaseModel):
 class PairsRequest(JobRequest):
     """A few pairs that are waited for. deadline_s: Longest wait [s]; the job goes on after it."""
 
-    deadline_s: Annotated[float, Field(gt=0, le=3600)] = 60.0
+    deadline_s: Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)] = 60.0

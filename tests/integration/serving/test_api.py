@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import socket
+import stat
 import time
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +19,8 @@ from medgen3d.artifacts import nifti
 from medgen3d.artifacts.planned_case import plan_case
 from medgen3d.artifacts.synthetic_set import SyntheticSet
 from medgen3d.core.volume import Volume, affine_from_spacing
+from medgen3d.serving.api.middleware import MAX_JSON_BYTES
+from medgen3d.serving.api.problems import MAX_DETAIL
 from medgen3d.serving.queue.database import Database, sqlite_url
 from medgen3d.serving.queue.job_store import JobStore
 from medgen3d.serving.queue.leases import Leases
@@ -256,6 +259,25 @@ def test_an_attempt_that_fails_is_repeated_and_ends_in_the_same_result(served):
         assert client.get(f"/v1/jobs/{job['id']}/result").content == undisturbed
 
 
+def test_a_failure_that_would_come_again_is_not_repeated(served):
+    served.engine.fails.append(OverflowError("a grid of 1e30 voxels"))
+    with served.client() as client:
+        job = ended(client, submit(client))
+    assert (job["state"], job["attempts"]) == ("failed", 1)
+    assert job["error"] == "OverflowError: a grid of 1e30 voxels"
+
+
+def test_a_job_keeps_its_lease_while_the_event_loop_is_busy(make_server, tmp_path):
+    with make_server(tmp_path / "serving", lease_s=1.0) as served, served.client() as client:
+        hold(served)
+        job_id = submit(client)
+        begun(served, job_id)
+        served.call(lambda: time.sleep(3))  # a request that should not, keeps the loop for three leases
+        assert Leases(served.service.database, lease_s=1.0, max_attempts=5).claim("another") is None
+        let_go(served)
+        assert (ended(client, job_id)["state"], client.get(f"/v1/jobs/{job_id}").json()["attempts"]) == ("succeeded", 1)
+
+
 def test_a_poisoned_job_fails_at_once_with_its_reason(served, poisoned):
     served.engine.fails.append(poisoned("the mask has a hole that nothing fits"))
     with served.client() as client:
@@ -400,8 +422,9 @@ def test_after_the_deadline_the_job_goes_on(served):
     [
         ({"count": 501}, "count: found 501, expected at most 500"),
         ({"depth": 10}, "depth: found 10 slices, expected at most 9"),
-        ({"spacing_mm": [0.001, 0.001, 0.001]}, "voxels, expected at most"),
-        ({"spacing_mm": [1e-300, 1.0, 1.0]}, "voxels, expected at most"),
+        ({"spacing_mm": [0.01, 0.01, 0.01]}, "voxels, expected at most"),
+        ({"spacing_mm": [1e-300, 1.0, 1.0]}, "spacing_mm.0: found 1e-300"),
+        ({"spacing_mm": [1e308, 1.0, 1.0]}, "spacing_mm.0: found 1e+308"),
         ({"mask_use": "full"}, "found mask_use without a mask"),
         ({"known_slices": [1]}, "known_slices without a partial mask"),
         ({"count": 0}, "count: found 0"),
@@ -416,6 +439,34 @@ def test_what_cannot_be_drawn_is_refused_in_a_sentence(shared, changes, words):
     assert answer.status_code == 422
     assert words in answer.json()["detail"]
     assert "\n" not in answer.json()["detail"]
+
+
+@pytest.mark.parametrize("path", ["/v1/jobs", "/v1/pairs"])
+@pytest.mark.parametrize("number", ["Infinity", "-Infinity", "NaN", "1e400"])
+def test_what_is_no_number_is_refused_before_anything_is_accepted(shared, path, number):
+    body = f'{{"pipeline": "knee", "spacing_mm": [1, {number}, 1]}}'
+    with shared.client() as client:
+        before = len(client.get("/v1/jobs", params={"limit": 1000}).json())
+        answer = client.post(path, content=body, headers={"Content-Type": "application/json"})
+        assert (answer.status_code, set(answer.json())) == (422, {"detail"})
+        assert len(client.get("/v1/jobs", params={"limit": 1000}).json()) == before
+
+
+@pytest.mark.parametrize(
+    "kind", ["application/json", "Application/JSON", "application/json;charset=utf-8", "text/json", ""]
+)
+def test_the_limit_of_a_body_does_not_depend_on_how_a_header_is_spelled(shared, kind):
+    with shared.client() as client:
+        answer = client.post("/v1/jobs", content=b" " * (MAX_JSON_BYTES + 1), headers={"Content-Type": kind})
+    assert answer.status_code == 413
+    assert f"at most {MAX_JSON_BYTES} bytes" in answer.json()["detail"]
+
+
+def test_a_refusal_repeats_little_of_what_was_sent(shared):
+    with shared.client() as client:
+        for changes in ({"x" * 50_000: 1}, {"pipeline": "y" * 50_000}, {"count": "z" * 50_000}):
+            detail = client.post("/v1/jobs", json=KNEE | changes).json()["detail"]
+            assert 20 < len(detail) <= MAX_DETAIL
 
 
 def test_an_unknown_pipeline_is_not_found(shared):
@@ -572,6 +623,46 @@ def test_the_audit_log_says_who_asked_for_what_and_never_a_token(served):
     assert (lines[0]["job"], lines[0]["pipeline"]) == (job_id, "knee@3")
     for secret in (served.token, "wrong-token", "secret-in-a-query"):
         assert secret not in text
+
+
+def test_nobody_else_can_read_what_the_service_keeps(make_server, tmp_path, caplog):
+    folder = tmp_path / "serving"
+    folder.mkdir(mode=0o755)
+    with make_server(folder) as served, served.client() as client:
+        ended(client, submit(client))
+    assert "could be read by others (mode 755)" in caplog.text
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (folder, *folder.iterdir()) if path.is_file()}
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert {"jobs.db", "tokens.json", "audit.jsonl"} <= modes.keys()
+    assert set(modes.values()) == {0o600}
+
+
+def test_the_first_token_makes_a_folder_that_is_its_owners_alone(tmp_path):
+    create_token(tmp_path / "serving" / "tokens.json", "anna")
+    assert stat.S_IMODE((tmp_path / "serving").stat().st_mode) == 0o700
+
+
+@pytest.mark.parametrize(
+    ("asked", "status", "content_range"),
+    [("bytes=999999999-", 416, True), ("bytes=-0", 416, True), ("bytes=2-1", 400, False), ("lines=1-2", 400, False)],
+)
+def test_a_range_that_is_not_there_is_a_problem_like_any_other(shared, asked, status, content_range):
+    with shared.client() as client:
+        path = f"/v1/jobs/{ended(client, submit(client))['id']}/result"
+        answer = client.get(path, headers={"Range": asked})
+    assert answer.status_code == status
+    assert answer.headers["content-type"] == "application/json"
+    assert set(answer.json()) == {"detail"}
+    assert ("content-range" in answer.headers) == (answer.status_code == 416)
+
+
+def test_the_size_of_a_result_can_be_asked_for_alone(shared):
+    with shared.client() as client:
+        path = f"/v1/jobs/{ended(client, submit(client))['id']}/result"
+        whole, head = client.get(path), client.head(path)
+    assert (head.status_code, head.content) == (200, b"")
+    assert head.headers["content-length"] == str(len(whole.content))
+    assert head.headers["etag"] == whole.headers["etag"]
 
 
 def test_an_error_in_the_service_is_a_sentence_and_no_stack_trace(served, monkeypatch):

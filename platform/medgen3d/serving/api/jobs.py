@@ -13,6 +13,7 @@ from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 
 from medgen3d.serving.api.dependencies import Served, Synthesizer
+from medgen3d.serving.api.middleware import MAX_JSON_BYTES, media_type
 from medgen3d.serving.api.problems import documented, sentence_of
 from medgen3d.serving.api.results import result_of
 from medgen3d.serving.api.submission import IdempotencyKey, keep_file, submit_job
@@ -24,7 +25,6 @@ from medgen3d.serving.service import Service
 
 _LOOK_EVERY_S = 0.5
 _SAY_SOMETHING_EVERY_S = 15.0  # so that proxies do not take a silent stream for a dead one
-_MAX_REQUEST_BYTES = 2**20
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 JobId = Annotated[str, InPath(description="As the answer to POST /v1/jobs gave it.", min_length=32, max_length=32)]
@@ -80,7 +80,7 @@ async def submit(
     As JSON, or with a mask as multipart form of `request` (JSON) and `mask` (NIfTI).
     """
     await asyncio.to_thread(service.rate_limiter.take, caller.owner)
-    kind = http.headers.get("content-type", "").partition(";")[0].strip().lower()
+    kind = media_type(http.headers)
     if kind not in ("application/json", "multipart/form-data"):
         raise HTTPException(415, f"found the media type {kind!r}, expected application/json or multipart/form-data.")
     job_id = await (_from_json if kind == "application/json" else _from_form)(http, service, caller, key)
@@ -124,6 +124,7 @@ async def events(http: Request, job_id: JobId, service: Served, caller: Synthesi
     )
 
 
+@router.head("/{job_id}/result", include_in_schema=False)
 @router.get(
     "/{job_id}/result",
     response_class=FileResponse,
@@ -166,13 +167,13 @@ async def _from_json(http: Request, service: Service, caller: Caller, key: str |
 
 
 async def _from_form(http: Request, service: Service, caller: Caller, key: str | None) -> str:
-    async with http.form(max_files=2, max_fields=1, max_part_size=_MAX_REQUEST_BYTES) as form:
+    async with http.form(max_files=2, max_fields=1, max_part_size=MAX_JSON_BYTES) as form:
         unknown = sorted(set(form) - {"request", "mask"})
         if unknown or len(form.multi_items()) > len(form):
             raise RefusedError(f"found the parts {sorted(form)}, expected request and mask, once each.")
         request, mask = form.get("request"), form.get("mask")
         if isinstance(request, UploadFile):
-            request = (await request.read(_MAX_REQUEST_BYTES)).decode("utf-8", "replace")
+            request = (await request.read(MAX_JSON_BYTES)).decode("utf-8", "replace")
         if request is None:
             raise RefusedError("found no part `request`, expected JSON. Send it beside the mask.")
         parsed = _parse(request.encode())

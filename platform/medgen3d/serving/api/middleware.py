@@ -21,13 +21,18 @@ from medgen3d.serving.service import Service
 OPEN_PATHS = frozenset({"/", "/healthz", "/readyz"})
 OPEN_PREFIX = "/page/"
 """Files of the web page; they hold nothing of anybody."""
-UPLOADS = frozenset({"/v1/jobs", "/v1/images"})
-MAX_JSON_BYTES = 2**20
+MAX_JSON_BYTES = 2**16
+"""Body of any request that brings no mask: more is never parsed in the event loop, and no sound request is longer."""
 _FORM_BYTES = 2**16  # of a multipart body, besides the mask
 BODY_WITHIN_S = 120.0
 _DISCARD_BYTES = 2**26
 _DISCARD_S = 5.0
 _BEARER = "bearer "
+
+
+def media_type(headers: Headers) -> str:
+    """Of a body, in small letters and without its parameters; empty if the request names none."""
+    return headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
 class RequestMiddleware:
@@ -64,7 +69,7 @@ class RequestMiddleware:
                 await refusal(scope, receive, answer)
                 return
         limit = MAX_JSON_BYTES
-        if path in UPLOADS and not headers.get("content-type", "").startswith("application/json"):
+        if path == "/v1/images" or (path == "/v1/jobs" and media_type(headers) == "multipart/form-data"):
             limit = self._service.settings.max_upload_bytes + _FORM_BYTES
         declared = headers.get("content-length", "0")
         if not declared.isdecimal() or int(declared) > limit:

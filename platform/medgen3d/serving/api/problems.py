@@ -13,13 +13,18 @@ from medgen3d.core.errors import Medgen3dError, RegistryError
 from medgen3d.serving.errors import BusyError, KeyReusedError, OwnerBusyError, RefusedError, UnknownJobError
 from medgen3d.serving.schemas import Problem
 
+MAX_DETAIL = 1000
+"""Characters of a refusal."""
 _SHOWN = 80  # characters of a value that was found
 _log = logging.getLogger(__name__)
 
 
 def problem(status: int, detail: str, *, headers: dict[str, str] | None = None, job: str | None = None) -> JSONResponse:
-    """A refusal in one sentence, on one line."""
-    content = Problem(detail=" ".join(detail.split()), job=job).model_dump(exclude_none=True)
+    """A refusal in one sentence, on one line, cut where it repeats too much of what was sent."""
+    sentence = " ".join(detail.split())
+    if len(sentence) > MAX_DETAIL:
+        sentence = f"{sentence[: MAX_DETAIL - 3]}..."
+    content = Problem(detail=sentence, job=job).model_dump(exclude_none=True)
     return JSONResponse(content, status, headers)
 
 
@@ -55,7 +60,7 @@ def explain_errors(app: FastAPI) -> None:
 
 def sentence_of(error: dict[str, Any], where: tuple[str, ...] = ("body", "query", "path", "header")) -> str:
     """One of pydantic's errors as a sentence: which field, what was found, what is allowed."""
-    place = ".".join(str(part) for part in error["loc"] if part not in where) or "the request"
+    place = ".".join(str(part)[:_SHOWN] for part in error["loc"] if part not in where) or "the request"
     found = repr(error.get("input"))
     shown = found if len(found) <= _SHOWN else found[:_SHOWN] + "..."
     return f"{place}: found {shown}. {error['msg']}."

@@ -2,11 +2,14 @@
 
 import asyncio
 import time
+from pathlib import Path
 
 from fastapi import Request
 from fastapi.responses import FileResponse
 from starlette.exceptions import HTTPException
+from starlette.types import Message, Receive, Scope, Send
 
+from medgen3d.serving.api.problems import problem
 from medgen3d.serving.execution.results import files_of
 from medgen3d.serving.job_states import FINAL, JobState
 from medgen3d.serving.schemas import JobStatus
@@ -19,7 +22,30 @@ class DeadlineError(Exception):
     """The job goes on although its client may no longer wait. args: (job id, deadline in seconds)."""
 
 
-def result_of(service: Service, owner: str | None, job_id: str, file: str | None) -> FileResponse:
+class RangedFile(FileResponse):
+    """A file, or a range of it; what Starlette refuses in plain text is a problem as every other refusal is."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        refused = 0
+
+        async def passed(message: Message) -> None:
+            nonlocal refused
+            if message["type"] == "http.response.start" and message["status"] in (400, 416):
+                refused = message["status"]
+            if not refused:
+                await send(message)
+
+        await super().__call__(scope, receive, passed)
+        if refused:
+            size = Path(self.path).stat().st_size
+            headers = {"Content-Range": f"bytes */{size}"} if refused == 416 else None
+            sentence = (
+                f"found a Range that the {size} bytes of the file do not have, expected bytes=FIRST-LAST. Correct it."
+            )
+            await problem(refused, sentence, headers=headers)(scope, receive, send)
+
+
+def result_of(service: Service, owner: str | None, job_id: str, file: str | None) -> RangedFile:
     """The zip file of a job that succeeded, or one file of it.
 
     Raises:
@@ -34,12 +60,12 @@ def result_of(service: Service, owner: str | None, job_id: str, file: str | None
     if not path.is_file():
         raise HTTPException(404, "the files of the result are gone. Submit the request again.")
     if file is None:
-        return FileResponse(path, media_type="application/zip", filename=f"{job_id}.zip")
+        return RangedFile(path, media_type="application/zip", filename=f"{job_id}.zip")
     files = files_of(service.files.result(job_id, attempt))
     if file not in files:
         raise HTTPException(404, f"the result has no file {file!r}; it has {', '.join(list(files)[:6])}, ...")
     kind = "application/gzip" if file.endswith(".gz") else "application/octet-stream"
-    return FileResponse(files[file], media_type=kind, filename=file.rpartition("/")[2])
+    return RangedFile(files[file], media_type=kind, filename=file.rpartition("/")[2])
 
 
 async def wait_for(http: Request, service: Service, job_id: str, deadline_s: float) -> JobStatus:

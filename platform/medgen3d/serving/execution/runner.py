@@ -9,6 +9,7 @@ import contextlib
 import logging
 import os
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -32,6 +33,8 @@ HEARTBEAT_S = 0.3
 """Time between heartbeats, and so how soon it notices a cancelled job [s]."""
 _SWEEP_S = 60.0
 _MAX_REASON = 500
+_DETERMINISTIC = (ValueError, ArithmeticError, TypeError, LookupError)
+"""What the same numbers would raise again in each attempt, in a process of a stage as well: Ray keeps the type."""
 _log = logging.getLogger(__name__)
 
 Ending = Literal["succeeded", "failed", "retried", "lost"]
@@ -77,12 +80,16 @@ class Runner:
         self._executions: dict[tuple[str, int], _Execution] = {}
         self._wake = asyncio.Event()
         self._loops: list[asyncio.Task[None]] = []
+        self._heart: threading.Thread | None = None
+        self._quiet = threading.Event()
         self._stopping = False
 
     def start(self) -> None:
         """Begin, in the running event loop."""
-        loops = (self._claim_loop(), self._heartbeat_loop(), self._sweep_loop())
-        self._loops = [asyncio.create_task(loop) for loop in loops]
+        self._loops = [asyncio.create_task(loop) for loop in (self._claim_loop(), self._sweep_loop())]
+        loop = asyncio.get_running_loop()
+        self._heart = threading.Thread(target=self._beat, args=(loop,), name="heartbeats", daemon=True)
+        self._heart.start()
 
     def wake(self) -> None:
         """Look for a job at once; one was accepted in this process."""
@@ -98,6 +105,9 @@ class Runner:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        self._quiet.set()
+        if self._heart:
+            await asyncio.to_thread(self._heart.join)
 
     async def _claim_loop(self) -> None:
         while not self._stopping:
@@ -114,20 +124,25 @@ class Runner:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), POLL_S)
 
-    async def _heartbeat_loop(self) -> None:
+    def _beat(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Renew leases in a thread of its own, which no client's request in the event loop can keep waiting."""
         heard = time.monotonic()
-        while True:
-            await asyncio.sleep(HEARTBEAT_S)
-            running = {key: list(execution.progress.values()) for key, execution in self._executions.items()}
+        while not self._quiet.wait(HEARTBEAT_S):
+            running = {key: list(execution.progress.values()) for key, execution in list(self._executions.items())}
             if not running:
                 heard = time.monotonic()
                 continue
             lost = set(running) if time.monotonic() - heard > self._leases.lease_s else set()
             with _survived("renewing leases"):
-                lost = await asyncio.to_thread(self._leases.heartbeat, running)
+                lost = self._leases.heartbeat(running)
                 heard = time.monotonic()
-            for key in lost & self._executions.keys():  # others have ended meanwhile
-                self._executions[key].task.cancel()
+            for key in lost:
+                loop.call_soon_threadsafe(self._cancel, key)
+
+    def _cancel(self, key: tuple[str, int]) -> None:
+        """A job that belongs to another runner now, unless it has ended meanwhile."""
+        if key in self._executions:
+            self._executions[key].task.cancel()
 
     async def _sweep_loop(self) -> None:
         while True:
@@ -157,6 +172,10 @@ class Runner:
                 if self._stopping:
                     await asyncio.to_thread(self._leases.give_back, *key)
             except UndrawableJobError as error:
+                await asyncio.to_thread(self._leases.fail, *key, _sentence(error))
+                ending = "failed"
+            except _DETERMINISTIC as error:
+                _log.error("job %s, attempt %d: %s", *key, error, exc_info=True)
                 await asyncio.to_thread(self._leases.fail, *key, _sentence(error))
                 ending = "failed"
             except Exception as error:  # whatever it is: the job gets another attempt, the runner goes on

@@ -5,6 +5,7 @@ with the process that ran them. The endpoints know nothing of Ray.
 """
 
 import asyncio
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -85,6 +86,7 @@ class Ingress:
         device: Device,
         stages: Mapping[str, DeploymentHandle],
     ) -> None:
+        os.umask(0o077)  # of this process: whatever it writes is the service's alone
         engine = config.serving.engine
         identity = identity_of(widths=dict(widths), threads=engine.threads, device=device)
         self._engine = RayEngine(stages, catalog, engine, identity)

@@ -129,7 +129,9 @@ class Database:
 
 
 def sqlite_url(path: Path) -> str:
-    """The address of a SQLite file."""
+    """The address of a SQLite file, which only its owner may read; it is made if it is missing."""
+    path.touch(mode=0o600)
+    path.chmod(0o600)
     return f"sqlite:///{path.absolute()}"
 
 

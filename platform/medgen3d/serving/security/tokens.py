@@ -20,6 +20,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from medgen3d.artifacts.versioned_json import read_versioned, write_versioned
 from medgen3d.core.errors import ArtifactError, ConfigError
+from medgen3d.serving.files import make_private_folder
 
 Scope = Literal["synthesize", "admin"]
 """synthesize: make jobs and see one's own. admin: also see and cancel everybody's, and read the metrics."""
@@ -178,9 +179,9 @@ def revoke_token(path: Path, token_id: str) -> TokenEntry:
 def _write(path: Path, entries: list[TokenEntry]) -> None:
     """Replace the file; only its owner may read it from the first byte on."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     before = os.umask(0o077)
     try:
+        make_private_folder(path.parent)
         write_versioned(path, TokenFile(tokens=entries))
     finally:
         os.umask(before)
