@@ -2,16 +2,30 @@
 
 from collections import Counter
 from collections.abc import Mapping
+from fnmatch import fnmatchcase
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from medgen3d.artifacts.case_status import CaseStatus
 from medgen3d.artifacts.manifest import SyntheticSetInfo
+from medgen3d.artifacts.report import Report
+from medgen3d.artifacts.report_parts import Metric
 from medgen3d.artifacts.storage import Folder
 from medgen3d.artifacts.synthetic_set import read_columns
 
 CARD = "dataset_card.md"
+_QUALITY = "## Quality"
+_CRITERIA: tuple[tuple[str, str, tuple[str, ...]], ...] = (
+    ("congruence", "how like real data are they", ("fidelity.fid.*", "fidelity.intensity", "agreement.dice_gap")),
+    ("coverage", "do they vary as real data do", ("fidelity.ms_ssim", "plausibility.volume.*")),
+    ("constraint", "do they keep to anatomy", ("plausibility.components_difference.*",)),
+    ("completeness", "is all there that a use needs", ("usefulness.tstr_ratio", "usefulness.gain*")),
+    ("compliance", "are people protected", ("novelty.near_copies*", "novelty.nearer_to_training.*")),
+    ("comprehension", "can a user see what they are", ()),
+    ("consistency", "are they the same everywhere", ("consistency.*",)),
+)
+"""(criterion, its question, the metrics that answer it)."""
 _LAYOUT = {
     "nifti": "`images/CASE.nii.gz` and `labels/CASE.nii.gz` on one grid; `dataset.json` is that of the Medical "
     "Segmentation Decathlon and of nnU-Net, which wants the label ids to be 0, 1, 2, ...",
@@ -65,7 +79,40 @@ files, `plan.parquet` what was asked for.
 ## Gates
 
 {_gates(info, table, idle)}
-"""
+
+{quality(None)}"""
+
+
+def with_quality(card: str, report: Report) -> str:
+    """The card of a set with the figures of a report on it."""
+    before, _, _ = card.partition(f"{_QUALITY}\n")
+    return before + quality(report)
+
+
+def quality(report: Report | None) -> str:
+    """The seven Cs by which the FDA's scorecard looks at synthetic medical data, from a report's figures.
+
+    Source: Zamzmi et al., npj Digital Medicine 2025 (arXiv:2406.11143), for the criteria.
+    """
+    rows = [f"| {name} | {meaning} | {_figures(report, patterns)} |" for name, meaning, patterns in _CRITERIA]
+    origin = "No report is at hand: `medgen3d evaluate` writes this card with its figures."
+    if report is not None:
+        origin = f"Figures of the report of {report.created:%Y-%m-%d} on {report.synthetic.num_cases} pairs."
+    return "\n".join([_QUALITY, "", origin, "", "| criterion | asks | found |", "| --- | --- | --- |", *rows, ""])
+
+
+def _figures(report: Report | None, patterns: tuple[str, ...]) -> str:
+    if not patterns:
+        return "this card, the manifest and the marks in the files"
+    metrics = [] if report is None else report.metrics
+    found = [metric for pattern in patterns for metric in metrics if fnmatchcase(metric.name, pattern)]
+    told = [f"{metric.title} {metric.value:.3g}{_of_floor(metric)}" for metric in found if metric.value is not None]
+    return "; ".join(told).replace("|", "/") or "not measured"
+
+
+def _of_floor(metric: Metric) -> str:
+    unit = f" {metric.unit}" if metric.unit else ""
+    return unit if metric.floor is None else f"{unit} (real against real {metric.floor:.3g})"
 
 
 def _ids(info: SyntheticSetInfo) -> str:

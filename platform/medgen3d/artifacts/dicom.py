@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medgen3d.artifacts.dicom_slices import EXPECTED, DicomSlice, slices_in
-from medgen3d.artifacts.nifti import VolumeFile, in_ras
+from medgen3d.artifacts.nifti import SYNTHETIC, VolumeFile, in_ras
 from medgen3d.core.errors import VolumeFileError
 from medgen3d.core.volume import Affine
 
@@ -46,8 +46,10 @@ def read_series(folder: Path) -> VolumeFile:
     _check_alike(folder, slices)
     slices.sort(key=lambda one: one.height)
     origin, step = _checked_line(folder, slices)
-    file = in_ras(_stack(slices), _affine(slices[0], origin, step))
-    return file._replace(notes=(f"objects without an image left out: {', '.join(left_out)}",) if left_out else ())
+    notes = [f"objects without an image left out: {', '.join(left_out)}"] if left_out else []
+    if any(one.is_synthetic for one in slices):
+        notes.append(f"{SYNTHETIC}: Synthetic Data is YES")
+    return in_ras(_stack(slices), _affine(slices[0], origin, step))._replace(notes=tuple(notes))
 
 
 def _check_alike(folder: Path, slices: list[DicomSlice]) -> None:

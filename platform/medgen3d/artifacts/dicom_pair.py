@@ -6,6 +6,7 @@ gives the same bytes. Slices lie as scanners write them: rows from right to left
 
 import io
 from collections import Counter
+from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from medgen3d.artifacts import dicom
 from medgen3d.artifacts.manifest import SyntheticSetInfo
+from medgen3d.artifacts.mark import Mark
 from medgen3d.artifacts.provenance import config_hash
 from medgen3d.artifacts.storage import Folder
 from medgen3d.core.errors import ArtifactError
@@ -55,7 +57,24 @@ def encode(info: SyntheticSetInfo, case_id: str, image: Volume, mask: Volume) ->
         one.PixelData = np.ascontiguousarray(_turned(stored[place])).tobytes()
         slices.append(one)
     segmentation = _segmentation(info, uids, slices, info.label_table.to_contiguous(mask.voxels.astype(np.int64)))
+    for one in slices:
+        _mark(one, Mark.of(info, case_id, "image", sha256(one.PixelData).hexdigest()))
+    _mark(segmentation, Mark.of(info, case_id, "mask", sha256(segmentation.PixelData).hexdigest()))
     return [_bytes_of(one) for one in slices], _bytes_of(segmentation)
+
+
+def _mark(made: "Dataset", mark: Mark) -> None:
+    """Say that it is synthetic, and by what (DICOM PS3.3 C.12.1: Synthetic Data, Contributing Equipment)."""
+    from pydicom import Dataset
+
+    made.SyntheticData = "YES"
+    equipment, purpose = Dataset(), Dataset()
+    purpose.CodeValue, purpose.CodingSchemeDesignator, purpose.CodeMeaning = "109102", "DCM", "Processing Equipment"
+    equipment.PurposeOfReferenceCodeSequence = [purpose]
+    equipment.Manufacturer, equipment.ManufacturerModelName = "medgen3d", mark.pipeline[:64]
+    equipment.SoftwareVersions = mark.version
+    equipment.ContributionDescription = mark.text
+    made.ContributingEquipmentSequence = [*made.get("ContributingEquipmentSequence", []), equipment]
 
 
 def decode(folder: Folder, info: SyntheticSetInfo, images: tuple[str, ...], label: str) -> tuple[Volume, Volume]:

@@ -6,6 +6,7 @@ A file is read as a whole and then parsed: memory is taken for what is there, an
 import io
 import warnings
 from collections.abc import Iterator
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ import pydicom
 from numpy.typing import NDArray
 from pydicom.errors import InvalidDicomError
 
+from medgen3d.artifacts.mark import Mark, mark_in
 from medgen3d.artifacts.nifti import MAX_BYTES
 from medgen3d.core.errors import VolumeFileError
 
@@ -34,6 +36,7 @@ class DicomSlice(NamedTuple):
 
     pixels: [rows, columns], as stored.
     padding: Stored value of pixels outside the field of view; None if the file names none.
+    is_synthetic: Whether the file says so.
     """
 
     name: str
@@ -46,6 +49,7 @@ class DicomSlice(NamedTuple):
     slope: float
     intercept: float
     padding: int | None
+    is_synthetic: bool = False
 
     @property
     def row(self) -> NDArray[np.float64]:
@@ -101,6 +105,26 @@ def slices_in(folder: Path) -> tuple[list[DicomSlice], list[str]]:
         remedy = "Move what is not DICOM out of the folder."
         raise VolumeFileError(str(folder), f"files that are not DICOM: {', '.join(foreign)}", EXPECTED, remedy)
     return slices, left_out
+
+
+def marked_pixels(path: Path) -> tuple[Mark | None, str]:
+    """The mark of a DICOM file, and the SHA-256 of its pixels.
+
+    Raises:
+        VolumeFileError: It is no DICOM file, or has no pixels.
+    """
+    try:
+        with warnings.catch_warnings(), pydicom.config.disable_value_validation():
+            warnings.simplefilter("ignore")
+            file = pydicom.dcmread(io.BytesIO(path.read_bytes()))
+            equipment = file.get("ContributingEquipmentSequence", [])
+            texts = [str(one.get("ContributionDescription", "")) for one in equipment]
+            return mark_in(texts), sha256(file.PixelData).hexdigest()
+    except Exception as error:  # a parser of damaged bytes may raise anything
+        reason = " ".join(str(error).split())[:_REASON_LENGTH]
+        raise VolumeFileError(
+            str(path), f"no image or segmentation ({reason})", "NIfTI, Parquet or DICOM", _RESTORE
+        ) from error
 
 
 def _slices_of(path: Path) -> list[DicomSlice] | None:
@@ -193,6 +217,7 @@ def _checked(name: str, file: pydicom.Dataset, place: pydicom.Dataset, pixels: N
         slope=_number(place.get("RescaleSlope"), 1.0),
         intercept=_number(place.get("RescaleIntercept"), 0.0),
         padding=None if padding is None else int(padding),
+        is_synthetic=file.get("SyntheticData") == "YES",
     )
     numbers: tuple[Any, ...] = (*one.position, *one.orientation, *one.pixel_spacing, one.slope, one.intercept)
     if len(numbers) != 13 or not np.isfinite(numbers).all() or min(one.pixel_spacing) <= 0 or one.slope == 0:

@@ -15,6 +15,7 @@ import numpy as np
 from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, io_orientation, ornt_transform
 from numpy.typing import DTypeLike, NDArray
 
+from medgen3d.artifacts.mark import Mark, mark_in
 from medgen3d.artifacts.nifti_header import Layout, checked_header, layout_of, stored_header
 from medgen3d.artifacts.nifti_stream import EXPECTED, RESTORE, read_bytes, readable, skip
 from medgen3d.core.errors import VolumeFileError
@@ -23,6 +24,8 @@ from medgen3d.core.volume import Affine, Volume, as_type
 MAX_BYTES = 4 * 2**30
 _RAS = axcodes2ornt("RAS")
 _MAX_TRAILING_BYTES = 2**20
+SYNTHETIC = "marked as synthetic"
+"""Begins the note about a file that says so."""
 
 
 class VolumeFile(NamedTuple):
@@ -32,7 +35,8 @@ class VolumeFile(NamedTuple):
     axis_codes: Orientation of the file, such as "LPS".
     dtype: numpy name of the voxel type.
     is_scaled: Whether the file asked for scaling, so that numbers that were whole may be off by a rounding error.
-    notes: Sentences about what is ambiguous in the file.
+    notes: Sentences about what is ambiguous in the file, or worth knowing.
+    mark: Of a file that says that it is synthetic.
     """
 
     volume: Volume
@@ -40,6 +44,7 @@ class VolumeFile(NamedTuple):
     dtype: str
     is_scaled: bool = False
     notes: tuple[str, ...] = ()
+    mark: Mark | None = None
 
 
 class VolumeHeader(NamedTuple):
@@ -49,12 +54,14 @@ class VolumeHeader(NamedTuple):
     shape: Voxels along (D, H, W) once it is turned to RAS, of its first three axes.
     spacing_mm: Voxel size along (D, H, W), by the affine.
     pixdim: The voxel size that the header also gives, in the file's order (x, y, z) [mm].
+    mark: Of a file that says that it is synthetic.
     """
 
     axes: tuple[int, ...]
     shape: tuple[int, int, int]
     spacing_mm: tuple[float, float, float]
     pixdim: tuple[float, float, float]
+    mark: Mark | None = None
 
 
 def read(path: Path, max_bytes: int = MAX_BYTES) -> VolumeFile:
@@ -99,7 +106,8 @@ def read_header(path: Path, max_bytes: int = MAX_BYTES) -> VolumeHeader:
         ):
             if found != expected:
                 raise VolumeFileError(str(path), f"{field} {found!r} in the header", repr(expected), RESTORE)
-        layout = layout_of(path, stored, checked_header(path, file, stored), max_bytes)
+        header, comments = checked_header(path, file, stored)
+        layout = layout_of(path, stored, header, max_bytes)
     if np.isinf([stored["scl_slope"], stored["scl_inter"]]).any():  # NaN is how "not scaled" is said
         scaling = f"scl_slope {stored['scl_slope']} and scl_inter {stored['scl_inter']} in the header"
         raise VolumeFileError(str(path), scaling, "numbers", RESTORE)
@@ -115,6 +123,7 @@ def read_header(path: Path, max_bytes: int = MAX_BYTES) -> VolumeHeader:
         shape=(along[2], along[1], along[0]),
         spacing_mm=one_voxel.spacing_mm,
         pixdim=(x_mm, y_mm, z_mm),
+        mark=mark_in(comments),
     )
 
 
@@ -140,8 +149,15 @@ def write(path: Path, volume: Volume, axis_codes: str = "RAS", dtype: DTypeLike 
     unfinished.replace(path)
 
 
-def encode(volume: Volume, axis_codes: str = "RAS", dtype: DTypeLike | None = None) -> bytes:
-    """The bytes of the `.nii.gz` file that `write` writes; the arguments and errors are the same."""
+def encode(volume: Volume, axis_codes: str = "RAS", dtype: DTypeLike | None = None, mark: Mark | None = None) -> bytes:
+    """The bytes of the `.nii.gz` file that `write` writes; the arguments and errors are the same.
+
+    Args:
+        volume: In RAS memory order.
+        axis_codes: Orientation of the file.
+        dtype: Voxel type of the file; that of the voxels by default.
+        mark: That it is synthetic, which the header then says twice: in words, and as an extension for machines.
+    """
     array = volume.voxels.transpose(2, 1, 0)
     turn = ornt_transform(io_orientation(volume.affine), axcodes2ornt(axis_codes))
     affine = volume.affine @ inv_ornt_aff(turn, array.shape)
@@ -149,7 +165,7 @@ def encode(volume: Volume, axis_codes: str = "RAS", dtype: DTypeLike | None = No
     raw = io.BytesIO()
     # Neither a name nor a time in the gzip header: the file's hash is then a hash of its content.
     with gzip.GzipFile(filename="", mode="wb", fileobj=raw, mtime=0, compresslevel=6) as file:
-        file.write(_header_bytes(array, affine))
+        file.write(_header_bytes(array, affine, mark))
         file.write(array.tobytes(order="F"))
     return raw.getvalue()
 
@@ -172,11 +188,14 @@ def _volume_file(voxels: NDArray[np.generic], turned: Affine, affine: Affine) ->
 
 def _volume_of(path: Path, file: IO[bytes], max_bytes: int) -> VolumeFile:
     stored = stored_header(path, file)
-    layout = layout_of(path, stored, checked_header(path, file, stored), max_bytes)
+    header, comments = checked_header(path, file, stored)
+    layout = layout_of(path, stored, header, max_bytes)
     view, turned = _turned(_read_voxels(path, file, layout), layout.grid.affine)
     voxels = _scaled(view, layout) if layout.is_scaled else np.ascontiguousarray(view)
     found = _volume_file(voxels, turned, layout.grid.affine)
-    return found._replace(is_scaled=layout.is_scaled, notes=layout.grid.notes)
+    mark = mark_in(comments)
+    notes = (*layout.grid.notes, *([f"{SYNTHETIC}: {mark.sentence}"] if mark else []))
+    return found._replace(is_scaled=layout.is_scaled, notes=notes, mark=mark)
 
 
 def _read_voxels(path: Path, file: IO[bytes], layout: Layout) -> NDArray[np.generic]:
@@ -200,14 +219,18 @@ def _scaled(view: NDArray[np.generic], layout: Layout) -> NDArray[np.float32]:
     return scaled
 
 
-def _header_bytes(array: NDArray[np.generic], affine: Affine) -> bytes:
-    """Header and empty extension block, with the affine as sform and, without shear, as qform."""
+def _header_bytes(array: NDArray[np.generic], affine: Affine, mark: Mark | None) -> bytes:
+    """Header and extension block, with the affine as sform and, without shear, as qform."""
     header = nib.Nifti1Header()
     header.set_data_dtype(array.dtype)
     header.set_data_shape(array.shape)
     header.set_xyzt_units("mm")
     header.set_qform(affine, code=1)
     header.set_sform(affine, code=1)
-    header["magic"], header["vox_offset"] = b"n+1", 352
+    extensions = io.BytesIO()
+    if mark:
+        header["descrip"] = f"SYNTHETIC, {mark.sentence}".encode("ascii", "replace")[:79]
+        nib.nifti1.Nifti1Extension("comment", mark.text.encode()).write_to(extensions, byteswap=False)
+    header["magic"], header["vox_offset"] = b"n+1", 352 + extensions.tell()
     header["scl_slope"], header["scl_inter"] = 1.0, 0.0
-    return header.binaryblock + b"\0\0\0\0"
+    return header.binaryblock + (b"\1\0\0\0" if mark else b"\0\0\0\0") + extensions.getvalue()

@@ -1,6 +1,8 @@
 """The header of a NIfTI file: read before any voxel is, and judged before memory is taken for them."""
 
 import logging
+import struct
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, NamedTuple, cast
 
@@ -10,10 +12,13 @@ from nibabel.spatialimages import HeaderDataError
 from nibabel.wrapstruct import WrapStructError
 
 from medgen3d.artifacts.nifti_geometry import FileGrid, GeometryError, HeaderForms, grid_of
-from medgen3d.artifacts.nifti_stream import EXPECTED, RESTORE, skip
+from medgen3d.artifacts.nifti_stream import EXPECTED, RESTORE, read_bytes, skip
 from medgen3d.core.errors import VolumeFileError
 
 _MAX_EXTENSION_BYTES = 2**28
+_MAX_COMMENT_BYTES = 2**16
+_COMMENT = 6
+"""The code of an extension that is a text."""
 _SILENT = logging.getLogger(f"{__name__}.corrections")
 _SILENT.disabled = True  # what nibabel corrects is no news: what counts here is judged by `nifti_geometry`
 
@@ -49,8 +54,8 @@ def stored_header(path: Path, file: IO[bytes]) -> nib.Nifti1Header:
         raise _no_header(path, error) from error
 
 
-def checked_header(path: Path, file: IO[bytes], stored: nib.Nifti1Header) -> nib.Nifti1Header:
-    """The header as nibabel understands it; `file` is left where the voxels begin."""
+def checked_header(path: Path, file: IO[bytes], stored: nib.Nifti1Header) -> tuple[nib.Nifti1Header, list[str]]:
+    """The header as nibabel understands it, and the comments behind it; `file` is left where the voxels begin."""
     header = stored.copy()
     try:
         header.check_fix(logger=_SILENT)
@@ -60,8 +65,22 @@ def checked_header(path: Path, file: IO[bytes], stored: nib.Nifti1Header) -> nib
         raise VolumeFileError(str(path), "no single NIfTI file", EXPECTED, "Convert .hdr/.img pairs to .nii.gz.")
     if not header.sizeof_hdr <= header["vox_offset"] <= _MAX_EXTENSION_BYTES:
         raise VolumeFileError(str(path), f"voxels that begin at byte {header['vox_offset']}", EXPECTED, RESTORE)
-    skip(file, int(header["vox_offset"]) - header.sizeof_hdr)
-    return header
+    behind = int(header["vox_offset"]) - header.sizeof_hdr
+    block = read_bytes(file, min(behind, _MAX_COMMENT_BYTES))
+    skip(file, behind - len(block))
+    return header, list(_comments_in(block, header.endianness))
+
+
+def _comments_in(block: bytearray, endianness: str) -> Iterator[str]:
+    """The texts among the extensions that follow a header: 4 bytes, then (size, code, content) each."""
+    place = 4
+    while block[:1] != b"\0" and place + 8 <= len(block):
+        size, code = struct.unpack_from(f"{endianness}ii", block, place)
+        if size < 8:
+            return
+        if code == _COMMENT:
+            yield bytes(block[place + 8 : place + size]).rstrip(b"\0").decode("utf-8", "replace")
+        place += size
 
 
 def _no_header(path: Path, error: Exception) -> VolumeFileError:

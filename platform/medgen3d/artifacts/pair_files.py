@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from medgen3d.artifacts import dicom_pair, nifti
 from medgen3d.artifacts.manifest import ManifestRow, SyntheticSetInfo
+from medgen3d.artifacts.mark import Content, Mark, content_hash
 from medgen3d.artifacts.storage import Folder
 from medgen3d.core.errors import ArtifactError
 from medgen3d.core.labels import LabelTable
@@ -27,6 +28,8 @@ from medgen3d.core.volume import Volume, affine_from_spacing, as_type
 Format = Literal["nifti", "parquet", "dicom"]
 Names = tuple[str, ...]
 Contents = dict[str, bytes]
+MARK_KEY = b"medgen3d.mark"
+"""Of a Parquet file's schema metadata."""
 
 _COLUMNS = pa.schema(
     [
@@ -80,10 +83,15 @@ def encode_pair(info: SyntheticSetInfo, case_id: str, image: Volume, mask: Volum
         slices, segmentation = dicom_pair.encode(info, case_id, image, mask)
         return dict(zip(images, slices, strict=True)), {labels[0]: segmentation}
     written = _renumbered(mask, info.label_table, info.written_labels)
-    return (
-        {images[0]: nifti.encode(image, info.axis_codes, info.image_dtype)},
-        {labels[0]: nifti.encode(written, info.axis_codes, info.written_labels.dtype)},
+    halves: tuple[tuple[str, Content, Volume, Any], ...] = (
+        (images[0], "image", image, info.image_dtype),
+        (labels[0], "mask", written, info.written_labels.dtype),
     )
+    encoded = []
+    for name, content, volume, dtype in halves:
+        mark = Mark.of(info, case_id, content, content_hash(as_type(volume.voxels, dtype)))
+        encoded.append({name: nifti.encode(volume, info.axis_codes, dtype, mark)})
+    return encoded[0], encoded[1]
 
 
 def decode_pair(folder: Folder, info: SyntheticSetInfo, row: ManifestRow) -> tuple[Volume, Volume]:
@@ -117,6 +125,17 @@ def _renumbered(mask: Volume, before: LabelTable, after: LabelTable) -> Volume:
     return Volume(voxels=after.to_original(contiguous), affine=mask.affine)
 
 
+def decode_parquet(content: bytes) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Voxels of image and mask as they stand in a Parquet file of ours.
+
+    Raises:
+        ValueError, KeyError, TypeError, IndexError: It holds something else.
+    """
+    row = pq.read_table(io.BytesIO(content), schema=_COLUMNS).to_pylist()[0]
+    image, mask = (_array(row[half], row[f"{half}_dtype"], row["shape"]) for half in ("image", "mask"))
+    return image, mask
+
+
 def digest_of(contents: Iterable[bytes]) -> str:
     """SHA-256 of the one file of half a pair; of several, that of the text of their SHA-256, in their order."""
     digests = [hashlib.sha256(content).hexdigest() for content in contents]
@@ -136,7 +155,9 @@ def _encode_parquet(info: SyntheticSetInfo, case_id: str, image: Volume, mask: V
         "mask": _little(labels),
     }
     content = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist([row], schema=_COLUMNS), content, compression="zstd")
+    mark = Mark.of(info, case_id, "pair", content_hash(voxels, labels))
+    table = pa.Table.from_pylist([row], schema=_COLUMNS).replace_schema_metadata({MARK_KEY: mark.text.encode()})
+    pq.write_table(table, content, compression="zstd")
     return content.getvalue()
 
 

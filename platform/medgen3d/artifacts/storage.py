@@ -108,6 +108,13 @@ class Folder:
         names = [each.base_name for each in system.get_file_info(selector)]
         return sorted(name for name in names if not name.endswith(UNFINISHED))
 
+    def files_below(self, folder: str) -> list[str]:
+        """The names of all files in a folder and below it; none if there is no such folder."""
+        system, base = self._place
+        found = system.get_file_info(FileSelector(f"{base}/{folder}", recursive=True, allow_not_found=True))
+        names = [each.path.removeprefix(f"{base}/") for each in found if each.type == FileType.File]
+        return sorted(name for name in names if not name.endswith(UNFINISHED))
+
     def remove(self, name: str) -> None:
         """Remove a file; one that is not there is as good as removed."""
         system, base = self._place

@@ -22,11 +22,12 @@ from medgen3d.cli import (
     tokens,
     train,
     usefulness,
+    verify,
 )
 from medgen3d.cli.exit_codes import ExitCodes
 
 COMMANDS = (
-    *(demo, phantom, ingest, train, pipeline, pipelines, synthesize, evaluate, usefulness),
+    *(demo, phantom, ingest, train, pipeline, pipelines, synthesize, verify, evaluate, usefulness),
     *(serve, tokens, request, config),
 )
 """In the order of `medgen3d --help`: the main job, the service, settings."""

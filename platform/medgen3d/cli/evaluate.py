@@ -60,6 +60,9 @@ def evaluate(
         weights=weights,
         goals=gate,
     )
+    if planned.sets.real.marked:
+        cases = planned.sets.real.marked
+        console.notice(f"Notice: {len(cases)} of the real cases are marked as synthetic, the first is {cases[0]}")
     if options.dry_run:
         console.show_table("Would evaluate (--dry-run)", ("section", "of what"), list(sections_of(planned).items()))
         return

@@ -108,6 +108,8 @@ class SynthesisConfig(ConfigSection):
     """Processes that check drawn cases; they use CPUs alone."""
     label_ids: Literal["original", "consecutive"] = "original"
     """Ids in the files: those of the training data, or 0, 1, 2, ... in their order, as nnU-Net wants it."""
+    signing_key: Path | None = None
+    """PEM file with the operator's private Ed25519 key, which signs finished manifests. None: they are not signed."""
     min_alignment: Share = 0.5
     """Alignment gate: smallest mean Dice of a case's mask and what the registered segmenter finds in its image."""
 

@@ -20,7 +20,7 @@ from medgen3d.artifacts.prepared_set import PreparedSet, Split
 from medgen3d.artifacts.report import SetDescription
 from medgen3d.artifacts.synthetic_set import SyntheticSet
 from medgen3d.config.experiment import IngestConfig
-from medgen3d.core.errors import DataError
+from medgen3d.core.errors import DataError, VolumeFileError
 from medgen3d.core.labels import LabelTable
 
 Pair = tuple[NDArray[np.float32], NDArray[np.integer[Any]]]
@@ -35,6 +35,7 @@ class LabelledSet:
     read: Case id -> image float32 [D, h, w] in [-1, 1] and mask [D, h, w] with contiguous ids.
     facts: What a reader of the report should know of the set, {term: sentence}.
     prepared: The prepared set that the cases are a split of; None for other folders.
+    marked: Cases whose files say that they are synthetic.
     """
 
     name: str
@@ -45,6 +46,7 @@ class LabelledSet:
     read: Callable[[str], Pair]
     facts: dict[str, str]
     prepared: PreparedSet | None = None
+    marked: tuple[str, ...] = ()
 
     @property
     def description(self) -> SetDescription:
@@ -169,6 +171,7 @@ def _prepared(root: Path, split: Split) -> LabelledSet:
         inside = (slice(None), case.box.rows, case.box.columns)  # outside the box lies padding
         return case.image[inside], case.mask[inside]
 
+    marked = {case for note, cases in info.notes.items() if nifti.SYNTHETIC in note for case in cases}
     patients = "known" if info.patients_known else "unknown; one case is taken for one patient"
     return LabelledSet(
         name=info.name,
@@ -179,6 +182,7 @@ def _prepared(root: Path, split: Split) -> LabelledSet:
         read=read,
         facts={"Prepared set": f"digest {prepared.digest[:12]}", "Split": split, "Patients": patients},
         prepared=prepared,
+        marked=tuple(sorted(marked & set(info.case_ids(split)))),
     )
 
 
@@ -211,7 +215,16 @@ def _decathlon(root: Path, spacing_mm: tuple[float, float, float], rule: Intensi
         case_ids=list(files),
         read=read,
         facts={"Source": "NIfTI files as they are, neither resampled nor cropped"},
+        marked=tuple(case_id for case_id, names in files.items() if any(_is_marked(root / name) for name in names)),
     )
+
+
+def _is_marked(path: Path) -> bool:
+    """Whether a file says that it is synthetic; one that cannot be read is named when its case is."""
+    try:
+        return nifti.read_header(path).mark is not None
+    except VolumeFileError:
+        return False
 
 
 def _in_unit(case_id: str, image: NDArray[np.generic], rule: IntensityRule) -> NDArray[np.float32]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from medgen3d.artifacts.bundle import read_bundle
+from medgen3d.artifacts.dataset_card import CARD, with_quality
 from medgen3d.artifacts.goals import Goal, default_goals, read_goals
 from medgen3d.artifacts.report import EvaluatedPipeline, Report
 from medgen3d.artifacts.usefulness_results import UsefulnessResults, read_usefulness
@@ -28,10 +29,12 @@ NO_SEGMENTER = "none"
 class Evaluation:
     """A planned evaluation, in which everything that a user can have got wrong has been checked.
 
+    synthetic: Folder of the synthetic set.
     segmenter: `auto`, `none` or NAME@version.
     """
 
     sets: Sets
+    synthetic: Path
     goals: list[Goal]
     out: Path
     segmenter: str
@@ -85,6 +88,7 @@ def plan_evaluation(
         raise ConfigError("--extractor and --weights go together: the kind of the network and its file")
     return Evaluation(
         sets=sets,
+        synthetic=synthetic,
         goals=judged_by,
         out=out,
         segmenter=segmenter,
@@ -118,7 +122,16 @@ def run_evaluation(planned: Evaluation, config: ExperimentConfig, progress: Prog
         stages=stages,
         usefulness=planned.usefulness,
     )
-    return evaluate(planned.sets, instruments, planned.goals, planned.out, map_on_ray(progress))
+    report = evaluate(planned.sets, instruments, planned.goals, planned.out, map_on_ray(progress))
+    _write_card(planned, report)
+    return report
+
+
+def _write_card(planned: Evaluation, report: Report) -> None:
+    """The set's card with the report's figures, beside the report: the set itself is left as it is."""
+    card = planned.synthetic / CARD
+    if card.is_file():
+        (planned.out / CARD).write_text(with_quality(card.read_text(encoding="utf-8"), report), encoding="utf-8")
 
 
 def _judge(planned: Evaluation, config: ExperimentConfig, progress: Progress) -> SegmenterJudge:

@@ -11,6 +11,7 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from medgen3d.artifacts.authenticity import read_signing_key, sign_manifest
 from medgen3d.artifacts.case_status import CaseStatus
 from medgen3d.artifacts.dataset_card import write_card
 from medgen3d.artifacts.pipeline import Pipeline
@@ -69,6 +70,7 @@ def synthesize(
         KeyboardInterrupt: The run was asked to end; what was begun is finished, and the set can be continued.
     """
     options = options or RunOptions()
+    key = read_signing_key(config.signing_key) if config.signing_key else None  # refused before any work
     run = open_run(pipeline, count, seed, out, config, options)
     num_kept = run.ledger.count(CaseStatus.DONE)
     if dry_run:
@@ -85,6 +87,8 @@ def synthesize(
             _draw(run, config, progress, options.command)
         merge_parts(run.folder.location)
         write_card(run.folder, options.licence, options.idle_gates)
+        if key:
+            sign_manifest(run.folder, key)
     except OSError as error:
         raise cannot_write(run.folder, error) from error
     return summarise(run, num_kept)

@@ -1,6 +1,10 @@
+from datetime import UTC, datetime
+
 import pytest
 
-from medgen3d.artifacts.dataset_card import write_card
+from medgen3d.artifacts.dataset_card import with_quality, write_card
+from medgen3d.artifacts.report import EvaluatedPipeline, Report, SetDescription
+from medgen3d.artifacts.report_parts import Metric, ReportSection
 from medgen3d.artifacts.storage import Folder
 
 
@@ -44,3 +48,36 @@ def test_a_card_says_which_ids_the_files_have(card, label_ids, words):
 
 def test_ids_without_gaps_are_nothing_to_tell(card):
     assert "nnU-Net refuses" not in card(labels={0: "background", 1: "liver", 2: "spleen"})
+
+
+def report_on_two_pairs() -> Report:
+    metric = Metric(name="fidelity.fid.axial", title="FID, axial", value=5.42, floor=2.84, num=20)
+    unmeasured = Metric(name="fidelity.ms_ssim", title="MS-SSIM", value=None, note="no training set", num=0)
+    section = ReportSection(name="fidelity", title="Fidelity", about="", metrics=[metric, unmeasured])
+    described = SetDescription(name="abdomen", num_cases=2, phantom=False, facts={})
+    pipeline = EvaluatedPipeline(name="abdomen", version=4, weights_sha256={}, config_hash="c", dataset_digest="d")
+    return Report(
+        created=datetime(2026, 12, 1, tzinfo=UTC),
+        code_version="0",
+        spacing_mm=(1, 1, 1),
+        real=described,
+        synthetic=described,
+        train=None,
+        pipeline=pipeline,
+        verdicts=[],
+        sections=[section],
+    )
+
+
+def test_the_seven_criteria_have_the_figures_of_a_report_or_say_that_there_are_none(card):
+    plain = card()
+    names = ("congruence", "coverage", "constraint", "completeness", "compliance", "comprehension", "consistency")
+    assert [f"| {name} |" in plain for name in names] == [True] * 7
+    assert plain.count("not measured") == 6
+    assert "`medgen3d evaluate` writes this card" in plain
+    filled = with_quality(plain, report_on_two_pairs())
+    assert "FID, axial 5.42 (real against real 2.84)" in filled
+    assert filled.count("not measured") == 5
+    assert "report of 2026-12-01 on 2 pairs" in filled
+    assert filled.partition("## Quality")[0] == plain.partition("## Quality")[0]
+    assert with_quality(filled, report_on_two_pairs()) == filled

@@ -182,3 +182,10 @@ def test_real_hippocampi_have_the_volumes_and_components_that_others_counted(tmp
 
 def dataset_json(real_data) -> str:
     return (real_data / "hippocampus" / "dataset.json").read_text()
+
+
+def test_real_cases_that_say_that_they_are_synthetic_are_named(tmp_path, make_decathlon, make_synthetic):
+    real, pairs = make_decathlon(tmp_path / "real"), make_synthetic(tmp_path / "pairs")
+    assert open_sets(real, pairs).real.marked == ()
+    (real / "imagesTr" / "case_102.nii.gz").write_bytes((pairs / "images" / "syn_00001.nii.gz").read_bytes())
+    assert open_sets(real, pairs).real.marked == ("case_102",)

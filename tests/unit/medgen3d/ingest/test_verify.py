@@ -271,3 +271,11 @@ def test_an_image_that_does_not_say_how_it_lies(write_pair, judge):
     facts = judge().facts
     assert not facts.is_oriented
     assert any("orientation is unknown" in note for note in facts.notes)
+
+
+def test_a_case_that_says_that_it_is_synthetic_is_noted(tmp_path, make_synthetic):
+    root = make_synthetic(tmp_path / "pairs")
+    pair = Pair(case="a", image=root / "images/syn_00000.nii.gz", mask=root / "labels/syn_00000.nii.gz")
+    (note, of_mask) = verify(pair, root, RULES.model_copy(update={"labels": None})).facts.notes
+    assert note.startswith("marked as synthetic: made by medgen3d")
+    assert of_mask == f"mask: {note}"
