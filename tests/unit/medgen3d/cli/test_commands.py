@@ -39,7 +39,7 @@ def example(command: tuple[str, ...]) -> str:
 def test_all_verbs_are_there():
     verbs = {command[0] for command in COMMANDS}
     making = {"phantom", "ingest", "train", "pipeline", "pipelines", "synthesize"}
-    assert verbs == making | {"evaluate", "usefulness", "config", "demo"} | {"serve", "tokens", "request"}
+    assert verbs == making | {"verify", "evaluate", "usefulness", "config", "demo"} | {"serve", "tokens", "request"}
 
 
 @pytest.mark.parametrize("command", COMMANDS + GROUPS, ids=" ".join)
