@@ -33,6 +33,7 @@ class JobStage(TypedDict):
     stage: str
     done: int
     total: int
+    seconds: float
 
 
 class Job(TypedDict):

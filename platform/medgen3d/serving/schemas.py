@@ -39,11 +39,16 @@ class JobRequest(BaseModel):
 
 
 class StageProgress(BaseModel):
-    """How far a stage is. done, total: Work units of the whole job (denoising steps, slices), not cases."""
+    """How far a stage is.
+
+    done, total: Work units of the whole job (denoising steps, slices), not cases.
+    seconds: Time that went into what is done [s], each moment counted for the stage that went on next.
+    """
 
     stage: str
     done: int
     total: int
+    seconds: float = 0.0
 
 
 class JobStatus(BaseModel):

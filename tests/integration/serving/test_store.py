@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 from sqlalchemy import update
 
@@ -278,6 +279,47 @@ def test_the_end_is_estimated_from_how_long_the_last_jobs_took(store, leases, da
         now = database.now(connection)
         connection.execute(update(jobs).where(jobs.c.id == running).values(started=now - 50))
     assert store.status(running, "anna").eta_s == pytest.approx(50, abs=2)  # half of it took 50 s
+
+
+STAGES = (("mask_generator", 8, 0.1), ("image_sequence_generator", 10, 0.05), ("refiner", 3, 2.0))
+"""(stage, units of a pair, seconds of a unit)."""
+
+
+def progress_at(elapsed: float, pairs: int, slowness: float) -> list[StageProgress]:
+    """Of a job whose pairs go through the stages one after the other."""
+    found = []
+    for name, units, seconds in STAGES:
+        done = min(int(elapsed / (seconds * slowness)), units * pairs)
+        if done:
+            spent = done * seconds * slowness
+            found.append(StageProgress(stage=name, done=done, total=units * pairs, seconds=spent))
+            elapsed -= spent
+        if done < units * pairs:
+            return found
+    return found
+
+
+def test_from_a_fifth_on_the_end_is_known_within_30_percent_in_the_median(store, leases, database):
+    rng = np.random.default_rng(0)
+    per_pair = sum(units * seconds for _, units, seconds in STAGES)
+    for _ in range(3):
+        job_id, _ = store.submit(new_job(pairs=2))
+        leases.claim("a")
+        leases.finish(job_id, 1, 5, progress_at(1e9, 2, 1.0))
+    errors = []
+    for _ in range(20):
+        pairs, slowness = int(rng.integers(1, 6)), float(rng.uniform(0.5, 3))
+        whole = per_pair * pairs * slowness
+        elapsed = whole * float(rng.uniform(0.2, 0.95))
+        job_id, _ = store.submit(new_job(pairs=pairs))
+        leases.claim("a")
+        leases.heartbeat({(job_id, 1): progress_at(elapsed, pairs, slowness)})
+        with database.writing() as connection:
+            started = database.now(connection) - elapsed
+            connection.execute(update(jobs).where(jobs.c.id == job_id).values(started=started))
+        errors.append(abs(store.status(job_id, "anna").eta_s - (whole - elapsed)) / (whole - elapsed))
+        leases.fail(job_id, 1, "enough")
+    assert np.median(errors) < 0.3
 
 
 def test_jobs_that_ended_long_ago_are_forgotten_and_others_are_not(store, leases, database):

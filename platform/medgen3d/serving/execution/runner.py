@@ -195,8 +195,13 @@ class Runner:
         plan = JobPlan(job_id=claimed.id, pipeline=claimed.pipeline, cases=cases, folder=work)
         progress = self._executions[claimed.id, claimed.attempt].progress
 
+        since = time.monotonic()
+
         def show(stage: str, done: int, total: int) -> None:
-            progress[stage] = StageProgress(stage=stage, done=done, total=total)
+            nonlocal since
+            before, passed, since = progress.get(stage), time.monotonic() - since, time.monotonic()
+            spent = passed + (before.seconds if before else 0.0)
+            progress[stage] = StageProgress(stage=stage, done=done, total=total, seconds=round(spent, 3))
 
         pairs = await self._engine.run(plan, show)
         size = await asyncio.to_thread(self._write, claimed, loaded, cases, pairs, mask)
