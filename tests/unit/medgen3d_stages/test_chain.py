@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -49,6 +51,19 @@ def test_a_pair_has_the_shape_that_was_asked_for_and_a_mask_that_no_later_stage_
         np.testing.assert_array_equal(mask, drawn)
         assert (image.dtype, mask.dtype) == (np.float32, np.uint8)
         assert np.abs(image).max() <= 1
+
+
+@pytest.mark.parametrize("depth", [1, pytest.param(500, marks=pytest.mark.soak)])
+def test_a_volume_of_one_slice_and_one_of_500_go_through_all_stages(depth):
+    torch.manual_seed(0)
+    made = {name: make_stage(name, config, replace(SPEC, max_depth=depth)) for name, config in CONFIGS.items()}
+    stages = {}
+    for name, stage in made.items():
+        networks = stage.build()
+        stages[name] = TrainedStage(stage, {part: networks[part] for part in stage.sampled})
+    ((image, mask),) = draw_pairs(stages, [(depth, 10, 12)], {name: seeds[:1] for name, seeds in SEEDS.items()})
+    assert image.shape == mask.shape == (depth, 10, 12)
+    assert np.isfinite(image).all()
 
 
 def test_the_chain_is_its_three_links_one_after_the_other(stages):

@@ -1,7 +1,7 @@
 """The time until a job ends, estimated from its own progress or from how long the last jobs took.
 
-A step of the refiner takes many times as long as one of the mask generator, so stages are weighed by what a unit of work
-cost them in the last jobs of the same pipeline. Units count slices and steps, so that larger pairs have more of them.
+A step of the refiner takes many times as long as one of the mask generator, so stages are weighed by what a unit of
+work took in the last jobs of the same pipeline. Units count slices and steps: larger pairs have more of them.
 """
 
 from collections.abc import Mapping, Sequence
