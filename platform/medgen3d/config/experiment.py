@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 
 import yaml
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from medgen3d.config.engine import EngineConfig
 from medgen3d.config.section import ConfigSection, NonNegativeInt, Share
@@ -133,6 +133,16 @@ class StorageConfig(ConfigSection):
     root: Path = Path("medgen3d-runs")
     tracking_uri: str | None = None
     """MLflow server, such as http://mlflow:5000. None: a SQLite file in `root`, good for one machine."""
+
+    @field_validator("root", mode="before")
+    @classmethod
+    def _is_a_folder(cls, value: object) -> object:
+        if "://" in str(value):
+            raise ValueError(
+                f"runs and checkpoints go to a folder that every machine sees, got {value}; object stores are for "
+                "synthetic sets alone (synthesize --out)"
+            )
+        return value
 
     @property
     def mlflow_uri(self) -> str:

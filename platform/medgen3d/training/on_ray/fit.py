@@ -1,8 +1,10 @@
 """The driver's side of a training run: one TorchTrainer run of Ray Train per stage, the same for every stage."""
 
 import logging
+import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +95,10 @@ def _trainer(run: TrainingRun, task: TrainingTask, progress_actor: Any) -> Torch
 def _fit(
     trainer: TorchTrainer, progress_actor: Any, run: TrainingRun, steps: int, progress: Progress
 ) -> ray.train.Result:
-    """Run `fit` in a thread, so that Ray does not take Ctrl-C for itself, and show progress meanwhile."""
+    """Run `fit` in a thread, so that Ray does not take Ctrl-C for itself, and show progress meanwhile.
+
+    SIGTERM, with which Kubernetes and spot machines announce the end, is taken for Ctrl-C.
+    """
     outcome: dict[str, Any] = {}
     ended = threading.Event()
 
@@ -106,6 +111,27 @@ def _fit(
             ended.set()
 
     threading.Thread(target=fit, name=f"fit-{run.folder_name}", daemon=True).start()
+    with _sigterm_as_ctrl_c():
+        _follow(ended, progress_actor, run, steps, progress)
+    if "error" in outcome:
+        raise _explained(run, outcome["error"]) from outcome["error"]
+    result: ray.train.Result = outcome["result"]
+    return result
+
+
+@contextmanager
+def _sigterm_as_ctrl_c() -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():  # which alone may say what a signal does
+        yield
+        return
+    former = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, former)
+
+
+def _follow(ended: threading.Event, progress_actor: Any, run: TrainingRun, steps: int, progress: Progress) -> None:
     asked = False
     while not ended.is_set():
         try:
@@ -118,10 +144,6 @@ def _fit(
             asked = True
             log.warning("Saving a checkpoint, then stopping; Ctrl-C again to stop at once.")
             progress_actor.ask_to_stop.remote()
-    if "error" in outcome:
-        raise _explained(run, outcome["error"]) from outcome["error"]
-    result: ray.train.Result = outcome["result"]
-    return result
 
 
 def _explained(run: TrainingRun, error: Exception) -> Medgen3dError:

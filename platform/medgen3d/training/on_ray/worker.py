@@ -1,5 +1,6 @@
 """One training worker: the training loop and the reports after its steps, wired to Ray Train."""
 
+import logging
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from ray.train import Checkpoint
 
 from medgen3d.artifacts.bundle import PREVIEW
 from medgen3d.artifacts.prepared_set import PreparedSet
+from medgen3d.core.errors import ArtifactError
 from medgen3d.training.batches import ExampleSet, StepSampler, batches
 from medgen3d.training.loop import Losses, train
 from medgen3d.training.previews import preview_png
@@ -21,6 +23,8 @@ from medgen3d.training.state import TrainingState
 from medgen3d.training.step_reports import StepReporter
 from medgen3d.training.task import TrainingTask
 from medgen3d_stages.contract import Stage
+
+log = logging.getLogger(__name__)
 
 
 def run_worker(task: TrainingTask, progress_actor: Any) -> None:
@@ -41,8 +45,7 @@ def run_worker(task: TrainingTask, progress_actor: Any) -> None:
     stage, settings, seed = stage_for(task.stage, task.config, prepared), task.settings, task.config.seed
     state = TrainingState(stage, settings, seed, device)
     if (checkpoint := ray.train.get_checkpoint()) is not None:
-        with checkpoint.as_directory() as folder:
-            state.restore(Path(folder))
+        _restore(state, Path(checkpoint.path))
     hooks = _Hooks(task, progress_actor, stage, prepared, rank, world_size)
     reporter = StepReporter(
         settings, settings.batch_size * world_size, hooks.log, hooks.preview, hooks.checkpoint, hooks.asked_to_stop
@@ -63,6 +66,25 @@ def run_worker(task: TrainingTask, progress_actor: Any) -> None:
         wrap=ray.train.torch.prepare_model if world_size > 1 else torch.nn.Module.requires_grad_,
         after_step=reporter.after_step,
     )
+
+
+def _restore(state: TrainingState, newest: Path) -> None:
+    """Go on from the newest checkpoint, or from an earlier one that is kept if it is damaged.
+
+    Raises:
+        ArtifactError: None of them can be used; what is wrong with the newest one.
+    """
+    earlier = sorted((folder for folder in newest.parent.glob("step-*") if folder.name < newest.name), reverse=True)
+    wrong = []
+    for folder in (newest, *earlier):
+        try:
+            state.restore(folder)
+        except ArtifactError as error:
+            wrong.append(error)
+            log.warning("%s Looking for an earlier checkpoint.", error)
+        else:
+            return
+    raise wrong[0]
 
 
 @dataclass

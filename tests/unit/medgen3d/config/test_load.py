@@ -228,3 +228,9 @@ def test_a_database_that_is_not_supported_is_refused_without_its_password(url: s
 def test_a_service_lies_below_the_storage_root_unless_its_folder_is_named():
     assert load_config(overrides=["storage.root=/tmp/runs"]).serving_dir == Path("/tmp/runs/serving")
     assert load_config(overrides=["serving.folder=/tmp/served"]).serving_dir == Path("/tmp/served")
+
+
+@pytest.mark.parametrize("address", ["s3://bucket/runs", "gs://bucket", "hdfs://host/runs"])
+def test_an_address_of_an_object_store_is_no_folder_for_runs(address: str):
+    with pytest.raises(ConfigError, match=f"a folder that every machine sees, got {address}"):
+        load_config(None, [], [f"storage.root={address}"])
