@@ -85,10 +85,8 @@ def fit(
     config: ExperimentConfig,
     name: str,
     progress: Progress = lambda *_: None,
-    *,
-    resume: bool = False,
 ) -> StageResult:
-    (result,) = train_stages(plan_runs([stage], data, config, name), data, config, progress, resume=resume)
+    (result,) = train_stages(plan_runs([stage], data, config, name), data, config, progress)
     return result
 
 
@@ -200,17 +198,9 @@ def test_losses_speed_and_a_preview_arrive_in_one_mlflow_run(killed):
 def test_a_finished_run_is_registered_once_however_often_it_is_resumed(killed, data):
     config, result = killed
     for _ in range(2):
-        again = fit("mask_generator", data, config, "killed", resume=True)
+        again = fit("mask_generator", data, config, "killed")
         assert again.version == result.version
     assert len(list_versions(Tracking.of(config.storage), "heads.mask_generator")) == 1
-
-
-def test_a_run_that_exists_is_not_begun_again_without_resume(killed, data, store):
-    overrides = settings("mask_generator", store, "cluster.num_workers=2")
-    said = sentence(arguments("mask_generator", "killed", data, overrides))
-    assert "killed.mask_generator" in said
-    assert "--resume" in said
-    assert "--name" in said
 
 
 @pytest.mark.parametrize(
@@ -225,7 +215,7 @@ def test_a_run_that_exists_is_not_begun_again_without_resume(killed, data, store
 def test_resuming_with_another_choice_is_refused_and_the_choice_is_named(killed, data, store, change, field):
     config = experiment(settings("mask_generator", store, "cluster.num_workers=2", change))
     with pytest.raises(DataError, match=field):
-        fit("mask_generator", data, config, "killed", resume=True)
+        fit("mask_generator", data, config, "killed")
 
 
 def test_resuming_with_another_data_set_is_refused(killed, data, tmp_path):
@@ -234,7 +224,7 @@ def test_resuming_with_another_data_set_is_refused(killed, data, tmp_path):
     contents = other / "dataset.yaml"
     contents.write_text(contents.read_text().replace("name: heads", "name: chests"))
     with pytest.raises(DataError, match="dataset heads, but now it is chests"):
-        fit("mask_generator", other, config, "killed", resume=True)
+        fit("mask_generator", other, config, "killed")
 
 
 # One worker, whose command is killed, then interrupted, then left in peace
@@ -337,14 +327,14 @@ def test_a_training_that_is_interrupted_or_killed_ends_with_the_weights_of_one_t
         first.process.send_signal(signal.SIGKILL)
         first.finish()
 
-    second = command([*words, "--resume"])  # which begins what was never begun
+    second = command(words)
     second.wait_until(lambda: second.step() > 2 * CHECKPOINT_EVERY)
     if is_killed:
         second.process.send_signal(signal.SIGTERM)  # as Kubernetes does
     else:
         second.press_ctrl_c()
     assert second.finish() == 130, second.seen
-    (stopped,) = re.findall(rf"{stage}: stopped at step (\d+); go on with --resume", second.seen)
+    (stopped,) = re.findall(rf"{stage}: stopped at step (\d+); the same command goes on", second.seen)
     assert (folder / f"step-{int(stopped):08d}" / "state.pt").exists()
     assert "generator " in second.seen  # the progress line shows losses
     assert "examples/s" in second.seen
@@ -360,7 +350,6 @@ def test_a_training_that_is_interrupted_or_killed_ends_with_the_weights_of_one_t
         config,
         name,
         lambda _stage, step, *_: seen.update({step: Logged(config, f"{name}.{stage}").run.info.status}),
-        resume=True,
     )
     logged = Logged(config, f"{name}.{stage}")
     assert max(seen) == result.trained.step == STEPS

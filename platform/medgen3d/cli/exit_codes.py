@@ -17,7 +17,7 @@ MENDABLE = 2
 INTERRUPTED = 130
 
 _LEFT_BY_CTRL_C = {
-    "train": "checkpoints are kept: the same command with --resume goes on from the last one",
+    "train": "checkpoints are kept: the same command goes on from the last one",
     "evaluate": "no new report was written: the same command starts again, with the segmenter as far as it is trained",
     "request": "the job goes on: medgen3d request --resume ID fetches its result",
     **dict.fromkeys(("ingest", "synthesize", "usefulness", "demo"), "the same command goes on with what is finished"),

@@ -28,11 +28,18 @@ def train(
     ],
     data: Annotated[Path, typer.Option(help="A prepared set.")],
     name: Annotated[str | None, typer.Option(help="Name of the run; by default from data set and settings.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.")] = False,
+    new: Annotated[
+        bool, typer.Option("--new", help="Put an earlier run of this name aside, and begin afresh.")
+    ] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", hidden=True, help="As without it, for scripts that say it.")
+    ] = False,
     *,
     options: RayOptions,
 ) -> None:
-    """Train a stage, or the three of the chain, and register what it has learnt. Ctrl-C leaves a checkpoint."""
+    """Train a stage, or the three of the chain, and register what it has learnt; repeated, the command goes on."""
+    if new and resume:
+        raise ConfigError("--new begins afresh and --resume goes on; give one of them")
     experiment = options.begin()
     stages = _stages(stage)
     from medgen3d.recipes.train import plan_runs, train_stages
@@ -49,11 +56,11 @@ def train(
             data,
             settle_gpus(experiment),
             lambda stage, step, steps, values: show(f"train {stage}", step, steps, console.figures(values)),
-            resume=resume,
+            anew=new,
         )
     for result in results:
         if result.version is None:
-            console.say(f"{result.trained.run.stage}: stopped at step {result.trained.step}; go on with --resume")
+            console.say(f"{result.trained.run.stage}: stopped at step {result.trained.step}; the same command goes on")
             raise typer.Exit(INTERRUPTED)
         console.say(f"{result.trained.run.stage}: registered as {result.version}")
 

@@ -106,7 +106,7 @@ def run_demo(
 
     Raises:
         Medgen3dError: A step failed; those before it need not be repeated.
-        KeyboardInterrupt: Training was stopped; it can be resumed.
+        KeyboardInterrupt: Training was stopped; the same call goes on.
     """
     try:
         demo.out.mkdir(parents=True, exist_ok=True)
@@ -170,7 +170,6 @@ def _train(demo: Demo, show: Show) -> str:
         demo.prepared,
         demo.config,
         lambda stage, step, steps, _metrics: show(stage, step, steps),
-        resume=demo.config.storage.training_dir.exists(),
     )
     if results[-1].version is None:
         raise KeyboardInterrupt

@@ -38,7 +38,7 @@ def _identity(root: Path) -> tuple[str, str]:
 
 
 def _trained(train: Path, config: ExperimentConfig, progress: Progress) -> Version:
-    (result,) = train_stages(plan_runs([STAGE], train, config, None), train, config, progress, resume=True)
+    (result,) = train_stages(plan_runs([STAGE], train, config, None), train, config, progress)
     if result.version is None:
         raise KeyboardInterrupt
     return result.version

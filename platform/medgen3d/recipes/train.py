@@ -13,7 +13,7 @@ from medgen3d.registry.bundles import register_bundle
 from medgen3d.registry.tracking import RunLog, Tracking, start_run
 from medgen3d.registry.versions import Version
 from medgen3d.training.on_ray.fit import Progress, check_room, train_stage
-from medgen3d.training.run import TrainingRun, begin, find
+from medgen3d.training.run import TrainingRun, begin, find, put_aside
 from medgen3d.training.stage_factory import stage_for
 from medgen3d.training.task import TrainingOutcome
 
@@ -42,23 +42,34 @@ def plan_runs(stages: Sequence[str], data: Path, config: ExperimentConfig, name:
 
 
 def train_stages(
-    runs: Sequence[TrainingRun], data: Path, config: ExperimentConfig, progress: Progress, *, resume: bool = False
+    runs: Sequence[TrainingRun], data: Path, config: ExperimentConfig, progress: Progress, *, anew: bool = False
 ) -> list[StageResult]:
     """Train one run after the other; ends early when one is stopped.
 
-    With `resume`, stages that are finished are left as they are, and those that have not begun are started.
+    The same call goes on: stages that are finished are left as they are, one that was stopped continues from its newest
+    checkpoint, and those that have not begun are started.
+
+    Args:
+        runs: Of `plan_runs`.
+        data: The prepared set.
+        config: `use_gpu` must be decided.
+        progress: Called about once a second.
+        anew: Put earlier runs of these names aside, and begin.
 
     Raises:
         ConfigError: The cluster has no room for the workers; nothing is begun.
-        DataError: A run exists already (without `resume`), or is another one than the configuration describes;
-            nothing is begun.
+        DataError: A run of this name is another one than the configuration describes; nothing is begun.
         TrainingDivergedError, TrainingFailedError: A stage failed; the stages before it are registered.
     """
     check_room(config)
     tracking = Tracking.of(config.storage)
-    found = [find(run, config.storage.training_dir, resume=resume) for run in runs]
-    if resume and all(run.mlflow_run is None for run in found):
-        log.warning("There is nothing to resume, training begins: %s", ", ".join(run.folder_name for run in found))
+    if anew:
+        for run in runs:
+            put_aside(run, config.storage.training_dir)
+    found = [find(run, config.storage.training_dir) for run in runs]
+    begun = ", ".join(run.folder_name for run in found if run.mlflow_run)
+    if begun:
+        log.warning("Going on with what was begun before: %s", begun)
     results = []
     for run in found:
         result = _train_and_register(run, data, config, tracking, progress)

@@ -1,6 +1,7 @@
 """A training run on disk: its data set and configuration, by which it is known when it is to be resumed."""
 
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 from typing import Any, Self
 
@@ -54,24 +55,32 @@ class TrainingRun(BaseModel):
         return f"{self.name}.{self.stage}"
 
 
-def find(run: TrainingRun, root: Path, *, resume: bool) -> TrainingRun:
-    """The run below `root` that is to be resumed, or `run` itself if it was never begun; nothing is written.
+def find(run: TrainingRun, root: Path) -> TrainingRun:
+    """The run below `root` that is to be gone on with, or `run` itself if it was never begun; nothing is written.
 
     Raises:
-        DataError: There is such a run and it is not to be resumed, or it is another one.
+        DataError: There is such a run, and it is another one.
     """
     folder = root / run.folder_name
     if not (folder / FILE).exists():
         return run
-    if not resume:
-        raise DataError(f"{folder}: this run exists already; add --resume to go on with it, or choose another --name")
     before = read_versioned(folder / FILE, TrainingRun, "Start a run with another --name.")
     for field, was, is_now in differences(_identity(before), _identity(run)):
         raise DataError(
-            f"{folder}: the run was started with {field} {was}, but now it is {is_now}; resume it as it was started, "
-            "or choose another --name"
+            f"{folder}: the run was started with {field} {was}, but now it is {is_now}; repeat it as it was started, "
+            "choose another --name, or begin afresh with --new"
         )
     return before
+
+
+def put_aside(run: TrainingRun, root: Path) -> None:
+    """Give the folder of an earlier run of this name another name, so that the run begins afresh."""
+    folder = root / run.folder_name
+    if folder.exists():
+        number = next(
+            number for number in count(1) if not folder.with_name(f"{run.folder_name}.before-{number}").exists()
+        )
+        folder.rename(folder.with_name(f"{run.folder_name}.before-{number}"))
 
 
 def begin(run: TrainingRun, root: Path, mlflow_run: str) -> TrainingRun:

@@ -36,7 +36,7 @@ def make_pairs(size: PlannedSize, source: PreparedSet, num_pairs: int, config: E
 
     Raises:
         DataError: Pairs that are there come from other cases or another generator; or pairs cannot be drawn.
-        KeyboardInterrupt: Training was stopped; it can be resumed.
+        KeyboardInterrupt: Training was stopped; the same call goes on.
     """
     prepared = source if size.whole else write_subset(source, size.prepared, size.case_ids)
     chosen = _chosen_pipeline(size, prepared, config)
@@ -110,7 +110,6 @@ def _trained_pipeline(size: PlannedSize, prepared: PreparedSet, config: Experime
         prepared.root,
         own,
         lambda stage, step, steps, _metrics: show(f"{size.num_cases} cases, train {stage}", step, steps),
-        resume=own.storage.training_dir.exists(),
     )
     if results[-1].version is None:
         raise KeyboardInterrupt

@@ -34,7 +34,7 @@ class TrainingFailedError(Medgen3dError):
 
     def __str__(self) -> str:
         run, reason = self.args
-        return f"training run {run} failed: {reason} Its checkpoints are kept; mend the cause and add --resume."
+        return f"training run {run} failed: {reason} Its checkpoints are kept; mend the cause and repeat the command."
 
 
 def train_stage(

@@ -96,7 +96,7 @@ def test_ctrl_c_exits_with_130_and_one_sentence(monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (("train", "refiner", "--data", "x"), "the same command with --resume goes on from the last one"),
+        (("train", "refiner", "--data", "x"), "the same command goes on from the last one"),
         (("evaluate", "--real", "x", "--synthetic", "x", "--out", "x"), "no new report was written"),
         (("ingest", "x", "--out", "x"), "the same command goes on with what is finished"),
         (("synthesize", "--pipeline", "x", "--count", "1", "--out", "x"), "the same command goes on"),

@@ -2,7 +2,7 @@ import pytest
 
 from medgen3d.config.load import load_config
 from medgen3d.core.errors import ArtifactError, DataError
-from medgen3d.training.run import FILE, TrainingRun, begin, find
+from medgen3d.training.run import FILE, TrainingRun, begin, find, put_aside
 
 
 def described(prepared, *overrides: str, name: str | None = "first") -> TrainingRun:
@@ -11,14 +11,13 @@ def described(prepared, *overrides: str, name: str | None = "first") -> Training
 
 def test_a_run_that_was_never_begun_is_itself_and_nothing_is_written(prepared, tmp_path):
     run = described(prepared)
-    for resume in (False, True):
-        assert find(run, tmp_path, resume=resume) == run
+    assert find(run, tmp_path) == run
     assert not list(tmp_path.iterdir())
 
 
 def test_a_run_that_was_begun_is_found_again_with_its_mlflow_run(prepared, tmp_path):
     begun = begin(described(prepared), tmp_path, "abc")
-    assert find(described(prepared), tmp_path, resume=True) == begun
+    assert find(described(prepared), tmp_path) == begun
     assert begun.mlflow_run == "abc"
 
 
@@ -32,7 +31,7 @@ def test_what_does_not_decide_the_weights_may_differ(prepared, tmp_path):
         "refiner.start=0.9",
         "refiner.fusion=average",
     )
-    assert find(described(prepared, *other), tmp_path, resume=True).mlflow_run == "abc"
+    assert find(described(prepared, *other), tmp_path).mlflow_run == "abc"
 
 
 @pytest.mark.parametrize(
@@ -48,7 +47,7 @@ def test_what_does_not_decide_the_weights_may_differ(prepared, tmp_path):
 def test_what_decides_the_weights_must_not_differ(prepared, tmp_path, change, said):
     begin(described(prepared), tmp_path, "abc")
     with pytest.raises(DataError, match=said) as caught:
-        find(described(prepared, change), tmp_path, resume=True)
+        find(described(prepared, change), tmp_path)
     assert "first.refiner" in str(caught.value)
 
 
@@ -64,4 +63,13 @@ def test_a_damaged_run_file_is_refused(prepared, tmp_path):
     begin(described(prepared), tmp_path, "abc")
     (tmp_path / "first.refiner" / FILE).write_text("{")
     with pytest.raises(ArtifactError, match=r"run\.json.*another --name"):
-        find(described(prepared), tmp_path, resume=True)
+        find(described(prepared), tmp_path)
+
+
+def test_a_run_that_is_put_aside_is_kept_and_the_next_one_begins(prepared, tmp_path):
+    for mlflow_run in ("abc", "def"):
+        begin(described(prepared), tmp_path, mlflow_run)
+        put_aside(described(prepared), tmp_path)
+        assert find(described(prepared), tmp_path).mlflow_run is None
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["first.refiner.before-1", "first.refiner.before-2"]
+    put_aside(described(prepared), tmp_path)  # there is nothing
