@@ -43,8 +43,9 @@ class EngineConfig(ConfigSection):
     mask_generator: StageReplicas = StageReplicas(max_replicas=2)
     image_sequence_generator: StageReplicas = StageReplicas()
     refiner: StageReplicas = StageReplicas(max_replicas=2, target_cases=2.0)
-    ingress: PositiveInt = 1
-    """Processes that answer requests and run jobs; several need a database that all of them reach."""
+    ingress: PositiveInt | None = None
+    """Processes that answer requests and run jobs; several need a database that all of them reach. None: two, of which
+    one answers while the other is replaced, if the cluster has four CPUs and all of them can reach the database."""
     use_gpu: bool | None = None
     """None: if the cluster has GPUs for one process of each stage when the service is deployed."""
     threads: PositiveInt = 1

@@ -28,6 +28,7 @@ NAME = "medgen3d"
 """Of the application."""
 INGRESS = "ingress"
 _REQUESTS_AT_ONCE = 1000  # of one ingress: most of them wait for a job's next event
+_CPUS_FOR_TWO = 4
 _RETRY_AFTER_S = 5
 _HEALTH_PERIOD_S = 2.0  # a process that died is missed after that
 _STARTS = 3  # a process that cannot start fails the deployment, and does not try for ever
@@ -64,7 +65,20 @@ def build_app(config: ExperimentConfig) -> serve.Application:
         )
         for stage in CHAIN
     }
-    return _deployed_ingress(engine.ingress).bind(config, catalog, widths, device, stages)
+    machines = [node for node in ray.nodes() if node["Alive"]]
+    num_ingress = ingress_processes(
+        engine.ingress,
+        cpus=ray.cluster_resources().get("CPU", 0),
+        is_shared=len(machines) == 1 or config.serving.database_url is not None,
+    )
+    return _deployed_ingress(num_ingress).bind(config, catalog, widths, device, stages)
+
+
+def ingress_processes(chosen: int | None, *, cpus: float, is_shared: bool) -> int:
+    """As configured, or two where there is room and a database that both reach: SQLite serves one machine alone."""
+    if chosen is not None:
+        return chosen
+    return 2 if cpus >= _CPUS_FOR_TWO and is_shared else 1
 
 
 class Ingress:
