@@ -1,7 +1,10 @@
 """What every test shares: an isolated local Ray cluster and the way to the real data."""
 
+import math
 import os
+import random
 import shutil
+import struct
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
@@ -162,3 +165,30 @@ def tiny_as_pipeline(tiny_pipeline: dict[str, Path]) -> Callable[[str], Any]:
     from medgen3d.artifacts.pipeline import Pipeline
 
     return lambda name: Pipeline.of_bundles(name, 3, tiny_pipeline)
+
+
+_FIELDS = [(40, "h", 8), (70, "h", 2), (76, "f", 8), (108, "f", 3), (123, "B", 1), (252, "h", 2), (256, "f", 18)]
+"""(byte, type, count) of dim, data type and bits, pixdim, offset and scaling, units, codes, quaternion and sform."""
+_NUMBERS = [0, 1, -1, 2, 3.5, 32767, -32768, 1e5, 1e38, 1e-38, math.nan, math.inf, -math.inf]
+
+
+@pytest.fixture(scope="session")
+def fuzzed_header() -> Callable[[bytes, int], bytes]:
+    """fuzzed_header(NIfTI-1 header, seed): the same with one to four fields or bytes that say something else."""
+
+    def fuzz(header: bytes, seed: int) -> bytes:
+        rng, changed = random.Random(seed), bytearray(header)
+        for _ in range(rng.randint(1, 4)):
+            place, kind, count = rng.choice(_FIELDS)
+            place += rng.randrange(count) * struct.calcsize(kind)
+            number = rng.choice(_NUMBERS)
+            if rng.random() < 0.5:
+                changed[rng.randrange(348)] = rng.randrange(256)
+            elif kind == "f":
+                struct.pack_into("<f", changed, place, number)
+            elif math.isfinite(number):
+                low, high = (0, 255) if kind == "B" else (-(2**15), 2**15 - 1)
+                struct.pack_into(f"<{kind}", changed, place, int(min(max(number, low), high)))
+        return bytes(changed)
+
+    return fuzz

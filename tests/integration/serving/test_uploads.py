@@ -183,6 +183,30 @@ def test_hundreds_of_malformed_uploads_are_refused_with_little_memory(server, tm
     assert len(list((server.folder / "jobs").iterdir())) == 2
 
 
+def send_fuzzed(server, content: bytes, fuzzed_header, seeds: range) -> dict[int, int]:
+    """How often each status was the answer to a mask with a damaged header."""
+    statuses: dict[int, int] = {}
+    with server.client() as client:
+        for seed in seeds:
+            damaged = fuzzed_header(content[:352], seed) + content[352:]
+            answer = client.post("/v1/images", params={"pipeline": "knee"}, content=damaged)
+            statuses[answer.status_code] = statuses.get(answer.status_code, 0) + 1
+            if answer.status_code != 200:
+                check_refusal(answer, f"seed {seed}", server.folder)
+    return statuses
+
+
+def test_a_damaged_header_is_refused_or_means_the_same(server, tmp_path, fuzzed_header):
+    statuses = send_fuzzed(server, good(tmp_path), fuzzed_header, range(60))
+    assert set(statuses) == {200, 422}
+    assert min(statuses.values()) > 5
+
+
+@pytest.mark.soak
+def test_thousands_of_damaged_headers_are_refused_or_mean_the_same(server, tmp_path, fuzzed_header):
+    assert set(send_fuzzed(server, good(tmp_path), fuzzed_header, range(1000, 21000))) == {200, 422}
+
+
 def test_masks_that_are_sound_are_accepted_in_every_type(server, tmp_path):
     with server.client() as client:
         for dtype in ("uint16", "int16", "int32", "int64", "uint32", "uint64", "float32", "float64"):
