@@ -9,8 +9,8 @@ DEMO ?=
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 # Unit tests of many parts at once, which `make check` leaves to `make test`.
-SLOW_UNITS := $(addprefix tests/unit/,medgen3d/evaluation/test_suite.py medgen3d/evaluation/test_training_preference.py \
-  medgen3d_stages/test_stepping.py)
+SLOW_UNITS := $(addprefix tests/unit/,medgen3d/cli/test_config_costs.py medgen3d/evaluation medgen3d/recipes \
+  medgen3d/registry medgen3d_stages/test_stepping.py)
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help

@@ -16,7 +16,7 @@ _LAST_JOBS = 20
 _ENOUGH = 0.05  # share of a job after which its own pace says more than that of others
 
 
-class StageCost(NamedTuple):
+class UnitCost(NamedTuple):
     """What a stage takes, by the last jobs: seconds of a unit of work, and units of a pair."""
 
     seconds: float
@@ -47,7 +47,7 @@ def estimate(connection: Connection, row: Any, now: float, pairs_before: int) ->
     return pace * ((int(pairs) + pairs_before) / max(1, int(num_running)) + row.num_pairs)
 
 
-def share_done(progress: Sequence[Mapping[str, Any]], costs: Mapping[str, StageCost], num_pairs: int) -> float:
+def share_done(progress: Sequence[Mapping[str, Any]], costs: Mapping[str, UnitCost], num_pairs: int) -> float:
     """How much of a job is done, 0 to 1.
 
     Args:
@@ -76,14 +76,14 @@ def _seconds_per_pair(recent: Sequence[Any]) -> float | None:
     return sum(row.seconds / row.num_pairs for row in recent) / len(recent) if recent else None
 
 
-def _costs(recent: Sequence[Any]) -> dict[str, StageCost]:
+def _costs(recent: Sequence[Any]) -> dict[str, UnitCost]:
     seconds: dict[str, float] = {}
     units: dict[str, int] = {}
     for stage in (stage for row in recent for stage in row.progress):
         seconds[stage["stage"]] = seconds.get(stage["stage"], 0.0) + stage.get("seconds", 0.0)
         units[stage["stage"]] = units.get(stage["stage"], 0) + stage["done"]
     pairs = sum(row.num_pairs for row in recent)
-    return {name: StageCost(seconds[name] / units[name], units[name] / pairs) for name in units if units[name]}
+    return {name: UnitCost(seconds[name] / units[name], units[name] / pairs) for name in units if units[name]}
 
 
 def _recent(connection: Connection, pipeline: str | None = None) -> Sequence[Any]:
