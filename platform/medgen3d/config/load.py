@@ -163,8 +163,12 @@ def _check_keys(tree: Any, section: type, origin: str, above: str) -> None:
             raise ConfigError(f"{origin}: unknown key '{above}{key}'{near}; allowed here are {', '.join(allowed)}")
         if _is_section(allowed[key]):
             _check_keys(value, allowed[key], origin, f"{above}{key}.")
-        elif isinstance(value, bool) and not _takes_bool(allowed[key]):  # pydantic would take true for 1
+        elif _holds_bool(value) and not _takes_bool(allowed[key]):  # pydantic would take true for 1
             raise ConfigError(f"{origin}: {above}{key}: found {str(value).lower()}, expected a number, text or list")
+
+
+def _holds_bool(value: Any) -> bool:
+    return isinstance(value, bool) or (isinstance(value, list) and any(_holds_bool(each) for each in value))
 
 
 def _takes_bool(annotation: Any) -> bool:

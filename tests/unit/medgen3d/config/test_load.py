@@ -141,6 +141,7 @@ def test_what_to_yaml_writes_loads_to_an_equal_configuration(tmp_path: Path):
         ("ingest.split_shares=[0, 0.5, 0.5]", ["ingest", "the first above 0"]),
         ("seed=yes", ["seed: found true", "expected a number"]),
         ("mask_generator.window=true", ["mask_generator.window: found true"]),
+        ("ingest.plane=[true, 48]", ["ingest.plane: found [true, 48]", "expected a number"]),
         ("seed.more=1", ["seed", "{'more': 1}", "integer"]),
         ("refiner=fast", ["'refiner'", "section", "'fast'"]),
         ("refiner.crop", ["--set 'refiner.crop'", "section.key=value"]),
