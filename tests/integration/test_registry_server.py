@@ -1,6 +1,7 @@
 """The registry against a real MLflow server on loopback, and from two processes at once."""
 
 import io
+import json
 import os
 import signal
 import socket
@@ -8,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.error import URLError
 from urllib.request import urlopen
@@ -23,6 +25,8 @@ from medgen3d.registry.pipeline import create_pipeline, list_pipelines, resolve_
 from medgen3d.registry.promotion import promote
 from medgen3d.registry.tracking import RunLog, Tracking, start_run
 from medgen3d.registry.versions import fetch, find_version, list_versions
+from medgen3d.training import run_journal
+from medgen3d.training.run_journal import FOLDER, RunJournal
 
 pytestmark = pytest.mark.timeout(600)  # a server takes 15 s to start on a quiet machine
 _START_TIMEOUT_S = 240
@@ -31,10 +35,19 @@ _START_TIMEOUT_S = 240
 @pytest.fixture(scope="module")
 def server(tmp_path_factory) -> Iterator[str]:
     """The address of a server that this module starts and ends."""
-    folder = tmp_path_factory.mktemp("server")
+    with _running(tmp_path_factory.mktemp("server"), _free_port()) as address:
+        yield address
+
+
+def _free_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+        return int(free.getsockname()[1])
+
+
+@contextmanager
+def _running(folder: Path, port: int) -> Iterator[str]:
+    """A server on the stores of a folder; at the end it is killed."""
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     stores = ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db", "--artifacts-destination", str(folder / "files")]
     environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
@@ -154,3 +167,61 @@ for index in range(5):
     assert [version.number for version in versions] == list(range(1, 11))
     contents = {(fetch(tracking, version) / "file.txt").read_text() for version in versions}
     assert contents == {f"{name} {index}" for name in "ab" for index in range(5)}
+
+
+def _png() -> bytes:
+    content = io.BytesIO()
+    Image.new("RGB", (4, 4)).save(content, "PNG")
+    return content.getvalue()
+
+
+def test_what_a_run_says_while_the_server_is_away_arrives_in_order_once_it_is_back(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    port, folder = _free_port(), tmp_path / "run"
+    with _running(tmp_path, port) as address:
+        run_log = RunLog(address, start_run(Tracking(uri=address, artifact_root=tmp_path), "away", "refiner", {}, {}))
+        journal = RunJournal(folder, run_log)
+        journal.start()
+        journal.metrics(1, {"loss": 0.5})
+        _wait_until(lambda: not list((folder / FOLDER).iterdir()))
+    spent = []
+    for step in range(2, 30):
+        since = time.monotonic()
+        journal.metrics(step, {"loss": 1 / step})
+        spent.append(time.monotonic() - since)
+    journal.image("preview", _png(), 29)
+    journal.close(patience_s=1)  # the process ends, and another one takes over
+    assert max(spent) < 2
+    assert len(list((folder / FOLDER).iterdir())) == 29
+    with pytest.raises(RegistryError, match="MLflow at"):
+        RunJournal(folder, run_log).drain()
+
+    with _running(tmp_path, port) as address:
+        later = RunJournal(folder, run_log)
+        later.metrics(30, {"loss": 0.0})
+        later.start()
+        later.close(patience_s=60)
+        client = Tracking(uri=address, artifact_root=tmp_path).client()
+        history = client.get_metric_history(run_log.run_id, "loss")
+        assert [metric.step for metric in history] == list(range(1, 31))
+        assert [metric.value for metric in history] == [0.5, *(1 / step for step in range(2, 30)), 0.0]
+        assert [metric.timestamp for metric in history] == sorted(metric.timestamp for metric in history)
+        assert [each.path for each in client.list_artifacts(run_log.run_id)] == ["images"]
+    assert not list((folder / FOLDER).iterdir())
+
+
+def test_a_journal_that_is_full_keeps_what_it_has(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(run_journal, "MAX_ITEMS", 3)
+    journal = RunJournal(tmp_path, RunLog("http://127.0.0.1:1", "nobody"))
+    for step in range(5):
+        journal.metrics(step, {"loss": step})
+    kept = sorted((tmp_path / FOLDER).iterdir())
+    assert [json.loads(path.read_text())["step"] for path in kept] == [0, 1, 2]
+    assert caplog.text.count("is full") == 1
+
+
+def _wait_until(is_so, within_s: float = 60) -> None:
+    until = time.monotonic() + within_s
+    while not is_so():
+        assert time.monotonic() < until
+        time.sleep(0.1)

@@ -152,6 +152,11 @@ def start_run(
     return run_id
 
 
+def now_ms() -> int:
+    """Milliseconds since 1970, as MLflow counts."""
+    return int(time.time() * 1000)
+
+
 @dataclass(frozen=True, slots=True)
 class RunLog:
     """Writes to a run from any process; holds no connection and pickles as two strings.
@@ -162,10 +167,10 @@ class RunLog:
     tracking_uri: str
     run_id: str
 
-    def metrics(self, step: int, values: Mapping[str, float]) -> None:
-        """Log the numbers of one step in one call."""
-        now_ms = int(time.time() * 1000)
-        metrics = [Metric(name, float(value), now_ms, step) for name, value in values.items()]
+    def metrics(self, step: int, values: Mapping[str, float], at_ms: int | None = None) -> None:
+        """Log the numbers of one step in one call; they were measured at `at_ms` [ms since 1970], by default now."""
+        when = now_ms() if at_ms is None else at_ms
+        metrics = [Metric(name, float(value), when, step) for name, value in values.items()]
         with explained(self.tracking_uri):
             _client(self.tracking_uri).log_batch(self.run_id, metrics=metrics)
 

@@ -23,11 +23,13 @@ class TrainingTask:
 
     stage: Its name.
     data: Absolute path of the prepared set, which every worker sees.
+    run_folder: Absolute path of the run's own folder.
     run_log: The MLflow run that is logged to.
     """
 
     stage: str
     data: str
+    run_folder: str
     config: ExperimentConfig
     run_log: RunLog
 

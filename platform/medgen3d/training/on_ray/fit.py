@@ -22,6 +22,7 @@ from medgen3d.training.on_ray.failure_policy import StopForOwnErrors
 from medgen3d.training.on_ray.progress_actor import ProgressActor
 from medgen3d.training.on_ray.worker import run_worker
 from medgen3d.training.run import TrainingRun
+from medgen3d.training.run_journal import RunJournal
 from medgen3d.training.task import TrainingOutcome, TrainingTask, bundle_folder, finish
 
 log = logging.getLogger(__name__)
@@ -53,10 +54,14 @@ def train_stage(
 
     Raises:
         TrainingDivergedError: A loss became NaN or infinite.
+        RegistryError: MLflow has not got all figures at the end; the same call hands them on.
         TrainingFailedError: A worker met another error of ours, or the run failed more often than
             `cluster.max_failures`.
     """
-    task = TrainingTask(stage=run.stage, data=str(data.absolute()), config=config, run_log=run_log)
+    folder = config.storage.training_dir / run.folder_name
+    task = TrainingTask(
+        stage=run.stage, data=str(data.absolute()), run_folder=str(folder), config=config, run_log=run_log
+    )
     bundle = bundle_folder(run, config)
     if bundle.exists():
         return TrainingOutcome(run=run, step=task.settings.steps, bundle=bundle)
@@ -68,8 +73,9 @@ def train_stage(
     checkpoint = _fit(trainer, progress_actor, run, task.settings.steps, progress).checkpoint
     if checkpoint is None:
         raise TrainingFailedError(run.folder_name, "it ended without a checkpoint.")
-    with checkpoint.as_directory() as folder:
-        return finish(run, task, Path(folder))
+    RunJournal(folder, run_log).drain()
+    with checkpoint.as_directory() as saved:
+        return finish(run, task, Path(saved))
 
 
 def _trainer(run: TrainingRun, task: TrainingTask, progress_actor: Any) -> TorchTrainer:

@@ -18,6 +18,7 @@ from medgen3d.core.errors import ArtifactError
 from medgen3d.training.batches import ExampleSet, StepSampler, batches
 from medgen3d.training.loop import Losses, train
 from medgen3d.training.previews import preview_png
+from medgen3d.training.run_journal import RunJournal
 from medgen3d.training.stage_factory import stage_for
 from medgen3d.training.state import TrainingState
 from medgen3d.training.step_reports import StepReporter
@@ -25,6 +26,8 @@ from medgen3d.training.task import TrainingTask
 from medgen3d_stages.contract import Stage
 
 log = logging.getLogger(__name__)
+_LAST_WORDS_S = 10.0
+"""Time for which a worker that ends waits for MLflow; the command hands on what is left."""
 
 
 def run_worker(task: TrainingTask, progress_actor: Any) -> None:
@@ -46,7 +49,10 @@ def run_worker(task: TrainingTask, progress_actor: Any) -> None:
     state = TrainingState(stage, settings, seed, device)
     if (checkpoint := ray.train.get_checkpoint()) is not None:
         _restore(state, Path(checkpoint.path))
-    hooks = _Hooks(task, progress_actor, stage, prepared, rank, world_size)
+    journal = RunJournal(Path(task.run_folder), task.run_log)
+    if rank == 0:
+        journal.start()
+    hooks = _Hooks(task, progress_actor, stage, prepared, journal, rank, world_size)
     reporter = StepReporter(
         settings, settings.batch_size * world_size, hooks.log, hooks.preview, hooks.checkpoint, hooks.asked_to_stop
     )
@@ -55,17 +61,21 @@ def run_worker(task: TrainingTask, progress_actor: Any) -> None:
         StepSampler(state.step, settings.steps, settings.batch_size, rank, world_size),
         settings.loader_workers,
     )
-    train(
-        stage,
-        state,
-        loader,
-        settings,
-        seed=seed,
-        rank=rank,
-        device=device,
-        wrap=ray.train.torch.prepare_model if world_size > 1 else torch.nn.Module.requires_grad_,
-        after_step=reporter.after_step,
-    )
+    try:
+        train(
+            stage,
+            state,
+            loader,
+            settings,
+            seed=seed,
+            rank=rank,
+            device=device,
+            wrap=ray.train.torch.prepare_model if world_size > 1 else torch.nn.Module.requires_grad_,
+            after_step=reporter.after_step,
+        )
+    finally:
+        if rank == 0:
+            journal.close(_LAST_WORDS_S)
 
 
 def _restore(state: TrainingState, newest: Path) -> None:
@@ -99,6 +109,7 @@ class _Hooks:
     progress_actor: Any
     stage: Stage
     prepared: PreparedSet
+    journal: RunJournal
     rank: int
     world_size: int
     stop: bool = False
@@ -106,13 +117,13 @@ class _Hooks:
 
     def log(self, step: int, metrics: Losses) -> None:
         if self.rank == 0:
-            self.task.run_log.metrics(step, {f"train/{name}": value for name, value in metrics.items()})
+            self.journal.metrics(step, {f"train/{name}": value for name, value in metrics.items()})
             self.stop = ray.get(self.progress_actor.post.remote(step, metrics))
 
     def preview(self, state: TrainingState) -> None:
         if self.rank == 0:
             self.picture = preview_png(self.stage, state, self.prepared, self.task.config.seed)
-            self.task.run_log.image(f"preview/{self.stage.name}", self.picture, state.step)
+            self.journal.image(f"preview/{self.stage.name}", self.picture, state.step)
 
     def checkpoint(self, state: TrainingState) -> None:
         """Every worker must report to Ray Train; rank 0 hands over the checkpoint, with the latest preview in it."""
