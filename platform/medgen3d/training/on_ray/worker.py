@@ -3,6 +3,7 @@
 import logging
 import tempfile
 from dataclasses import dataclass
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -134,7 +135,14 @@ class _Hooks:
         with tempfile.TemporaryDirectory() as folder:
             state.save(Path(folder))
             (Path(folder) / PREVIEW).write_bytes(self.picture)
-            ray.train.report(metrics, Checkpoint.from_directory(folder), checkpoint_dir_name=f"step-{state.step:08d}")
+            ray.train.report(
+                metrics, Checkpoint.from_directory(folder), checkpoint_dir_name=self._free_name(state.step)
+            )
+
+    def _free_name(self, step: int) -> str:
+        """Never that of a checkpoint which is there, if only a damaged one: Ray Train removes it by its name later."""
+        names = (f"step-{step:08d}{again}" for again in chain([""], (f"-{number}" for number in count(2))))
+        return next(name for name in names if not Path(self.task.run_folder, name).exists())
 
     def asked_to_stop(self) -> bool:
         if self.world_size == 1:
