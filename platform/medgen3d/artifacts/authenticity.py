@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import pyarrow.parquet as pq
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -30,6 +31,7 @@ from medgen3d.artifacts.pair_files import MARK_KEY, decode_parquet, pair_folders
 from medgen3d.artifacts.storage import Folder
 from medgen3d.artifacts.synthetic_set import MANIFEST, damages, read_manifest
 from medgen3d.core.errors import ConfigError, FileError
+from medgen3d.core.volume import Affine
 
 SIGNATURE = "manifest.sig"
 State = Literal["as made", "changed", "not ours", "unreadable"]
@@ -84,7 +86,8 @@ def check_file(path: Path) -> Finding:
     try:
         if has_nifti_name(path.name):
             file = nifti.read(path)
-            return _compared(path, file.mark, "" if file.mark is None else content_hash(file.volume.voxels))
+            sha256 = "" if file.mark is None else content_hash(file.volume.voxels)
+            return _compared(path, file.mark, sha256, file.volume.affine)
         if path.suffix == ".parquet":
             mark = _parquet_mark(path)
             return _compared(path, mark, "" if mark is None else content_hash(*decode_parquet(path.read_bytes())))
@@ -193,12 +196,20 @@ def fingerprint(public_key: str) -> str:
     return hashlib.sha256(base64.b64decode(public_key)).hexdigest()[:16]
 
 
-def _compared(path: Path, mark: Mark | None, sha256: str) -> Finding:
+def _compared(path: Path, mark: Mark | None, sha256: str, affine: Affine | None = None) -> Finding:
     if mark is None:
         return Finding(file=str(path), state="not ours", note="it carries no mark of medgen3d")
-    is_same = mark.sha256 == sha256
-    note = "" if is_same else "its voxels are not those that it was made with"
-    return Finding(file=str(path), state="as made" if is_same else "changed", mark=mark, note=note)
+    is_moved = mark.affine is not None and affine is not None and not _is_same_place(mark.affine, affine)
+    if mark.sha256 != sha256 or is_moved:
+        note = (
+            "its voxels do not lie where they did" if mark.sha256 == sha256 else "its voxels are not as they were made"
+        )
+        return Finding(file=str(path), state="changed", mark=mark, note=note)
+    return Finding(file=str(path), state="as made", mark=mark)
+
+
+def _is_same_place(made: tuple[float, ...], found: Affine) -> bool:
+    return len(made) == found[:3].size and np.allclose(made, found[:3].ravel(), rtol=1e-4, atol=1e-3)
 
 
 def _parquet_mark(path: Path) -> Mark | None:

@@ -29,6 +29,7 @@ class Mark(BaseModel):
     seed: Of the run that drew it.
     content: What of the pair the file holds.
     sha256: `content_hash` of its voxels, or of its pixels.
+    affine: The upper 3 x 4 of the affine of its voxels in RAS order, row by row [mm]; None where the format has none.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -43,9 +44,17 @@ class Mark(BaseModel):
     case_id: str
     content: Content
     sha256: str
+    affine: tuple[float, ...] | None = None
 
     @classmethod
-    def of(cls, info: "SyntheticSetInfo", case_id: str, content: Content, sha256: str) -> Self:
+    def of(
+        cls,
+        info: "SyntheticSetInfo",
+        case_id: str,
+        content: Content,
+        sha256: str,
+        affine: NDArray[np.float64] | None = None,
+    ) -> Self:
         """The mark of a file of a set."""
         return cls(
             version=__version__,
@@ -56,6 +65,7 @@ class Mark(BaseModel):
             case_id=case_id,
             content=content,
             sha256=sha256,
+            affine=None if affine is None else tuple(affine[:3].round(5).ravel().tolist()),
         )
 
     @property

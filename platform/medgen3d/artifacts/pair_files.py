@@ -89,7 +89,7 @@ def encode_pair(info: SyntheticSetInfo, case_id: str, image: Volume, mask: Volum
     )
     encoded = []
     for name, content, volume, dtype in halves:
-        mark = Mark.of(info, case_id, content, content_hash(as_type(volume.voxels, dtype)))
+        mark = Mark.of(info, case_id, content, content_hash(as_type(volume.voxels, dtype)), volume.affine)
         encoded.append({name: nifti.encode(volume, info.axis_codes, dtype, mark)})
     return encoded[0], encoded[1]
 

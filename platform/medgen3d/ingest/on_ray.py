@@ -136,9 +136,10 @@ def _survey_all(
         outcome = Outcome.of(survey, case, facts[case.pair.case], plan.info)
         return {"error": outcome.sentence, "survey": outcome.result.model_dump_json() if outcome.result else ""}
 
-    changed = [number for number, case in enumerate(plan.cases) if changes_grid(facts[case.pair.case], plan.info)]
+    is_changed = [changes_grid(facts[case.pair.case], plan.info) for case in plan.cases]
+    changed = [number for number, it_is in enumerate(is_changed) if it_is]
     surveys = [
-        unchanged(case, facts[case.pair.case]) for number, case in enumerate(plan.cases) if number not in changed
+        unchanged(case, facts[case.pair.case]) for case, it_is in zip(plan.cases, is_changed, strict=True) if not it_is
     ]
     for done, row in enumerate(_map(survey_row, changed, num_workers), start=1):
         if row["error"]:

@@ -82,6 +82,15 @@ def test_the_same_voxels_saved_by_another_program_are_the_same(made):
     assert check_file(path).state == "as made"
 
 
+def test_voxels_that_were_moved_are_a_change(made):
+    path = made() / "labels/syn_00001.nii.gz"
+    image = nib.load(path)
+    image.affine[0, 3] += 1.0
+    nib.save(nib.Nifti1Image(np.asanyarray(image.dataobj), image.affine, image.header), path)
+    finding = check_file(path)
+    assert (finding.state, finding.note) == ("changed", "its voxels do not lie where they did")
+
+
 def test_what_is_not_ours_or_no_image_is_said(tmp_path):
     nifti.write(
         tmp_path / "a.nii.gz", Volume(voxels=np.zeros((2, 3, 4), np.uint8), affine=affine_from_spacing((1, 1, 1)))
