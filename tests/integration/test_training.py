@@ -20,6 +20,7 @@ import psutil
 import pytest
 import ray
 import torch
+from ray.cluster_utils import Cluster
 from typer.testing import CliRunner
 
 from medgen3d import cli
@@ -389,3 +390,22 @@ def test_more_workers_than_the_cluster_has_room_for_are_refused_at_once_and_noth
     said = sentence(arguments("refiner", "crowd", data, overrides))
     assert "100 training workers need 100 CPU, the cluster has 8" in said
     assert not list((store / "training").glob("crowd*"))
+
+
+@pytest.mark.soak
+def test_a_training_waits_for_machines_as_long_as_it_takes(data, tmp_path, command, monkeypatch):
+    monkeypatch.setenv("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "2")  # instead of a minute
+    (Path(os.environ["RAY_TMPDIR"]) / "ray").mkdir(exist_ok=True)
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    try:
+        wanted = ("cluster.num_workers=2", "cluster.wait_for_resources=true")
+        overrides = settings("mask_generator", tmp_path / "store", *wanted)
+        words = arguments("mask_generator", "waits", data, overrides)
+        training = command([*words, "--address", cluster.address])
+        training.wait_until(lambda: "; waiting for machines" in training.seen)
+        time.sleep(40)  # ten times as long as the four tries that were all
+        assert training.process.poll() is None
+        cluster.add_node(num_cpus=2)
+        assert training.finish() == 0, training.seen
+    finally:
+        cluster.shutdown()

@@ -72,7 +72,7 @@ class ClusterConfig(ConfigSection):
     max_failures: NonNegativeInt = 3
     """Lost workers after which training gives up; until then it continues from its last checkpoint."""
     wait_for_resources: bool = False
-    """Wait for machines that an autoscaler may still add, instead of refusing what the cluster has no room for."""
+    """Wait without an end for machines that an autoscaler may add, instead of refusing what there is no room for."""
 
 
 class StageActors(ConfigSection):

@@ -3,6 +3,7 @@
 import logging
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +27,8 @@ from medgen3d.training.run_journal import RunJournal
 from medgen3d.training.task import TrainingOutcome, TrainingTask, bundle_folder, finish
 
 log = logging.getLogger(__name__)
+_TOLD_EVERY_S = 60.0
+"""How often a training that waits for machines says what is missing."""
 Progress = Callable[[str, int, int, Losses], None]
 """(stage, step, steps, latest metrics)."""
 
@@ -70,7 +73,7 @@ def train_stage(
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     progress_actor = ray.remote(num_cpus=0, scheduling_strategy=here)(ProgressActor).remote()
     trainer = _trainer(run, task, progress_actor)
-    checkpoint = _fit(trainer, progress_actor, run, task.settings.steps, progress).checkpoint
+    checkpoint = _fit(trainer, progress_actor, run, task, progress).checkpoint
     if checkpoint is None:
         raise TrainingFailedError(run.folder_name, "it ended without a checkpoint.")
     RunJournal(folder, run_log).drain()
@@ -91,7 +94,11 @@ def _trainer(run: TrainingRun, task: TrainingTask, progress_actor: Any) -> Torch
         run_config=RunConfig(
             name=run.folder_name,
             storage_path=str(config.storage.training_dir),
-            failure_config=FailureConfig(max_failures=cluster.max_failures, controller_failure_limit=3),
+            failure_config=FailureConfig(
+                max_failures=cluster.max_failures,
+                # Counted up for every minute without room: no end where an autoscaler may still bring machines.
+                controller_failure_limit=-1 if cluster.wait_for_resources else 3,
+            ),
             checkpoint_config=CheckpointConfig(num_to_keep=2),
             callbacks=[StopForOwnErrors()],
         ),
@@ -99,7 +106,7 @@ def _trainer(run: TrainingRun, task: TrainingTask, progress_actor: Any) -> Torch
 
 
 def _fit(
-    trainer: TorchTrainer, progress_actor: Any, run: TrainingRun, steps: int, progress: Progress
+    trainer: TorchTrainer, progress_actor: Any, run: TrainingRun, task: TrainingTask, progress: Progress
 ) -> ray.train.Result:
     """Run `fit` in a thread, so that Ray does not take Ctrl-C for itself, and show progress meanwhile.
 
@@ -118,7 +125,7 @@ def _fit(
 
     threading.Thread(target=fit, name=f"fit-{run.folder_name}", daemon=True).start()
     with _sigterm_as_ctrl_c():
-        _follow(ended, progress_actor, run, steps, progress)
+        _follow(ended, progress_actor, task, progress)
     if "error" in outcome:
         raise _explained(run, outcome["error"]) from outcome["error"]
     result: ray.train.Result = outcome["result"]
@@ -137,13 +144,17 @@ def _sigterm_as_ctrl_c() -> Iterator[None]:
         signal.signal(signal.SIGTERM, former)
 
 
-def _follow(ended: threading.Event, progress_actor: Any, run: TrainingRun, steps: int, progress: Progress) -> None:
-    asked = False
+def _follow(ended: threading.Event, progress_actor: Any, task: TrainingTask, progress: Progress) -> None:
+    asked, told = False, time.monotonic()
     while not ended.is_set():
         try:
             ended.wait(timeout=1.0)  # not Thread.join: Ctrl-C in it makes Python 3.11 believe that the thread has ended
             step, metrics = ray.get(progress_actor.read.remote())
-            progress(run.stage, step, steps, metrics)
+            progress(task.stage, step, task.settings.steps, metrics)
+            if time.monotonic() - told >= _TOLD_EVERY_S:
+                told = time.monotonic()
+                if missing := _missing(task.config):
+                    log.warning("%s; waiting for machines", missing)
         except KeyboardInterrupt:
             if asked:
                 raise
@@ -168,18 +179,24 @@ def check_room(config: ExperimentConfig) -> None:
     Raises:
         ConfigError: The cluster has no room for the workers.
     """
+    missing = _missing(config)
+    if missing and not config.cluster.wait_for_resources:
+        raise ConfigError(
+            f"{missing}; lower cluster.num_workers, or set cluster.wait_for_resources=true where it can grow"
+        )
+    if missing:
+        log.warning("%s; waiting for machines", missing)
+
+
+def _missing(config: ExperimentConfig) -> str:
+    """Which resources the cluster lacks for the workers, as a sentence; empty if none."""
     have, cluster = ray.cluster_resources(), config.cluster
     wanted = {"CPU": cluster.num_workers * cluster.cpus_per_worker}
     if cluster.use_gpu:
         wanted["GPU"] = cluster.num_workers
     for kind, amount in wanted.items():
         if have.get(kind, 0) < amount:
-            sentence = (
+            return (
                 f"{cluster.num_workers} training workers need {amount:g} {kind}, the cluster has {have.get(kind, 0):g}"
             )
-            if cluster.wait_for_resources:
-                log.warning("%s; waiting for it to grow", sentence)
-            else:
-                raise ConfigError(
-                    f"{sentence}; lower cluster.num_workers, or set cluster.wait_for_resources=true where it can grow"
-                )
+    return ""
