@@ -1,7 +1,6 @@
 """The registry against a real MLflow server on loopback, and from two processes at once."""
 
 import io
-import json
 import os
 import signal
 import socket
@@ -25,7 +24,6 @@ from medgen3d.registry.pipeline import create_pipeline, list_pipelines, resolve_
 from medgen3d.registry.promotion import promote
 from medgen3d.registry.tracking import RunLog, Tracking, start_run
 from medgen3d.registry.versions import fetch, find_version, list_versions
-from medgen3d.training import run_journal
 from medgen3d.training.run_journal import FOLDER, RunJournal
 
 pytestmark = pytest.mark.timeout(600)  # a server takes 15 s to start on a quiet machine
@@ -175,6 +173,7 @@ def _png() -> bytes:
     return content.getvalue()
 
 
+@pytest.mark.soak
 def test_what_a_run_says_while_the_server_is_away_arrives_in_order_once_it_is_back(tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     port, folder = _free_port(), tmp_path / "run"
@@ -208,16 +207,6 @@ def test_what_a_run_says_while_the_server_is_away_arrives_in_order_once_it_is_ba
         assert [metric.timestamp for metric in history] == sorted(metric.timestamp for metric in history)
         assert [each.path for each in client.list_artifacts(run_log.run_id)] == ["images"]
     assert not list((folder / FOLDER).iterdir())
-
-
-def test_a_journal_that_is_full_keeps_what_it_has(tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(run_journal, "MAX_ITEMS", 3)
-    journal = RunJournal(tmp_path, RunLog("http://127.0.0.1:1", "nobody"))
-    for step in range(5):
-        journal.metrics(step, {"loss": step})
-    kept = sorted((tmp_path / FOLDER).iterdir())
-    assert [json.loads(path.read_text())["step"] for path in kept] == [0, 1, 2]
-    assert caplog.text.count("is full") == 1
 
 
 def _wait_until(is_so, within_s: float = 60) -> None:
