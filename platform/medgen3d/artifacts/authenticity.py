@@ -104,6 +104,8 @@ def check_set(folder: Folder) -> Iterator[Finding]:
         ArtifactError: The folder is no synthetic set, or its manifest is damaged.
     """
     info, rows = read_manifest(folder.location)
+    origin = f"drawn by {info.pipeline_name} version {info.pipeline_version}, seed {info.seed}"
+    yield Finding(file=f"{folder}/{MANIFEST}", state="as made", note=f"{origin}; {len(rows)} cases")
     listed = set()
     for row in sorted(rows.values(), key=lambda one: one.number):
         if row.status != CaseStatus.DONE:
