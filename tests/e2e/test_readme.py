@@ -110,7 +110,6 @@ def as_a_user() -> dict[str, str]:
         "OMP_NUM_THREADS",
         "RAY_AUTH_MODE",
         "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER",
-        "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S",
         "RAY_USAGE_STATS_ENABLED",
     )
     # A make inside `make test` would announce the folders that it enters and leaves.
