@@ -243,7 +243,7 @@ def enhanced(folder: Path, series: Path) -> Path:
         one.RescaleSlope, one.RescaleIntercept, one.RescaleType = 2, -10, "US"
         for name in ("AccessionNumber", "PatientBirthDate", "PatientSex", "ReferringPhysicianName"):
             setattr(one, name, "")
-        one.PatientID = one.PatientName = "x"
+        one.PatientID, one.PatientName = "x", "x^"
         one.PositionReferenceIndicator, one.Manufacturer = "", "x"
     folder.mkdir()
     made = LegacyConvertedEnhancedMRImage(slices, generate_uid(), 2, generate_uid(), 1)
